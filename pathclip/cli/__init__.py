@@ -1,0 +1,1 @@
+"""One file per verb, each: parse, build the config, one library call, show."""

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, config, registry, engine, files, progress, optional imports."""

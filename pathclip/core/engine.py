@@ -1,0 +1,99 @@
+"""``map(function, tasks)`` on one machine or many, behind one call.
+
+Tasks are whole units of work that are safe to repeat: one input chunk, one output shard, one slide.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Literal, TypeVar
+
+from pathclip.core.errors import FaultError, UserError
+
+__all__ = ["EngineName", "map"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+EngineName = Literal["serial", "processes", "ray"]
+MAX_ATTEMPTS = 3
+
+
+def map(
+    function: Callable[[T], R],
+    tasks: Iterable[T],
+    *,
+    engine: EngineName = "serial",
+    workers: int | None = None,
+) -> Iterator[tuple[T, R]]:
+    """Yield ``(task, function(task))`` for every task.
+
+    ``serial`` keeps the order; the others yield as results come in. An exception of ``function`` is raised
+    here at once: functions that meet bad data return it as a result. A worker that dies (killed, out of
+    memory) is replaced and its task tried again, up to three times.
+
+    Args:
+        function: Picklable for ``processes`` (a module-level function or a ``functools.partial`` of one).
+        tasks: Picklable values; consumed lazily, so the queue stays short.
+        engine: ``serial``, ``processes`` (spawned) or ``ray``.
+        workers: Processes to use; all cores by default.
+
+    Raises:
+        UserError: If the engine is unknown or not available.
+        FaultError: If a worker dies three times on one task.
+    """
+    if engine == "serial":
+        for task in tasks:
+            yield task, function(task)
+    elif engine == "processes":
+        yield from _processes(function, tasks, workers or os.cpu_count() or 1)
+    elif engine == "ray":
+        raise UserError("engine 'ray' is not available yet; use serial or processes")
+    else:
+        raise UserError(f"unknown engine {engine!r}; known: serial, processes, ray")
+
+
+def _processes(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[tuple[T, R]]:
+    source = iter(tasks)
+    while (suspects := (yield from _one_pool(function, source, workers))) is not None:
+        # a worker died: tasks in flight are tried again, one to a pool, so that the guilty one is known
+        for task in suspects:
+            yield task, _alone(function, task)
+
+
+def _one_pool(
+    function: Callable[[T], R], source: Iterator[T], workers: int
+) -> Generator[tuple[T, R], None, list[T] | None]:
+    """Work until the source ends (returns None) or a worker dies (returns the unfinished tasks)."""
+    pending: dict[Future[R], T] = {}
+    taken: list[T] = []
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        while True:
+            taken = list(islice(source, 2 * workers - len(pending)))
+            while taken:
+                pending[pool.submit(function, taken[0])] = taken[0]
+                taken.pop(0)
+            if not pending:
+                return None
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                result = future.result()
+                yield pending.pop(future), result
+    except BrokenProcessPool:
+        return [*pending.values(), *taken]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone(function: Callable[[T], R], task: T) -> R:
+    for _ in range(MAX_ATTEMPTS):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            try:
+                return pool.submit(function, task).result()
+            except BrokenProcessPool:
+                continue
+    raise FaultError(f"a worker process died {MAX_ATTEMPTS} times on the same task: {task!r:.200}")

@@ -1,0 +1,207 @@
+"""Read shards by random access: one mmap per tar, offsets from the index beside it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathclip.core.errors import UserError
+from pathclip.core.files import read_json
+from pathclip.shards.write import INDEX_MAGIC, MEMBERS, ShardInfo
+
+__all__ = ["Dataset", "ShardReader", "scan_tar"]
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+
+
+class ShardReader:
+    """Random access to one tar. Opens lazily and survives pickling, so it can travel to worker processes.
+
+    Args:
+        path: The tar. Where no ``.idx`` lies beside it (a foreign webdataset), the tar is scanned once.
+
+    Raises:
+        UserError: If the tar is missing, cut, or does not fit its index.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._map: mmap.mmap | None = None
+        self._rows: np.ndarray | None = None
+        self._keys: list[str] | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N, 6) uint64: offset and size of jpg, txt and json; size 0 where a foreign tar lacks it."""
+        if self._rows is None:
+            idx = self.path.with_suffix(".idx")
+            self._rows = _read_idx(idx, self.path) if idx.is_file() else scan_tar(self.path)
+        return self._rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def jpg(self, i: int) -> memoryview:
+        """The encoded picture, without a copy; valid while the reader lives."""
+        return self._member(i, 0)
+
+    def txt(self, i: int) -> str:
+        """The first caption."""
+        return bytes(self._member(i, 1)).decode("utf-8", "replace")
+
+    def record(self, i: int) -> dict[str, Any]:
+        """The json member; for foreign tars without one, a record made from the txt and the key."""
+        data = self._member(i, 2)
+        if data:
+            return json.loads(bytes(data))
+        return {"sample_id": self.key(i), "captions": [{"text": self.txt(i), "source": "table"}]}
+
+    def key(self, i: int) -> str:
+        """The sample's key, read from the tar header before its picture."""
+        header = self._bytes()[int(self.rows[i, 0]) - tarfile.BLOCKSIZE :][:100]
+        return bytes(header).split(b"\0", 1)[0].decode().rsplit("/", 1)[-1].split(".", 1)[0]
+
+    def close(self) -> None:
+        """Give the map back; the next access opens it again."""
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_map": None, "_rows": self._rows, "_keys": None}
+
+    def _member(self, i: int, column: int) -> memoryview:
+        offset, size = (int(v) for v in self.rows[i, 2 * column : 2 * column + 2])
+        return self._bytes()[offset : offset + size]
+
+    def _bytes(self) -> memoryview:
+        if self._map is None:
+            try:
+                with open(self.path, "rb") as handle:
+                    self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError) as error:
+                raise UserError(f"shard {self.path} cannot be read: {error}") from None
+            ends = self.rows[:, 0::2] + self.rows[:, 1::2]
+            if len(ends) and int(ends.max()) > len(self._map):
+                raise UserError(
+                    f"shard {self.path} is cut: {len(self._map)} bytes, the index reaches to {int(ends.max())}; "
+                    "run `pathclip data verify` and write it again"
+                )
+        return memoryview(self._map)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset folder as readers see it: splits to shards.
+
+    Attributes:
+        root: The dataset folder.
+        splits: Split name to its shards, in order.
+    """
+
+    root: Path
+    splits: dict[str, tuple[ShardInfo, ...]]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Dataset:
+        """Open a dataset folder (with ``index.json``), its ``shards`` folder, a folder of tars, or one tar.
+
+        Raises:
+            UserError: If there is no dataset there.
+        """
+        path = Path(path)
+        for root in (path, path.parent):
+            if (root / "index.json").is_file() and (root == path or path.name == "shards"):
+                return cls(root, _read_index(root))
+        tars = [path] if path.suffix == ".tar" and path.is_file() else sorted(path.glob("*.tar"))
+        if not tars:
+            raise UserError(
+                f"{path} is no dataset: expected index.json (from `pathclip ingest`) or *.tar in it"
+            )
+        root = path if path.is_dir() else path.parent
+        splits: dict[str, list[ShardInfo]] = {}
+        for tar in tars:
+            name = tar.stem.rsplit("-", 1)[0]
+            split = name if name in ("train", "val", "test") else "train"
+            info = ShardInfo(tar.relative_to(root).as_posix(), len(ShardReader(tar)), tar.stat().st_size, "")
+            splits.setdefault(split, []).append(info)
+        return cls(root, {split: tuple(shards) for split, shards in splits.items()})
+
+    def count(self, split: str) -> int:
+        """Samples of a split."""
+        return sum(shard.count for shard in self.shards(split))
+
+    def shards(self, split: str) -> tuple[ShardInfo, ...]:
+        """Shards of a split.
+
+        Raises:
+            UserError: If the dataset has no such split.
+        """
+        if split not in self.splits:
+            raise UserError(f"{self.root} has no split {split!r}; it has: {', '.join(self.splits) or 'none'}")
+        return self.splits[split]
+
+    def readers(self, split: str) -> list[ShardReader]:
+        """A reader per shard of a split, in order."""
+        return [ShardReader(self.root / shard.path) for shard in self.shards(split)]
+
+    def samples(self, split: str) -> Iterator[tuple[memoryview, dict[str, Any]]]:
+        """Every (jpg, record) of a split, in order."""
+        for reader in self.readers(split):
+            for i in range(len(reader)):
+                yield reader.jpg(i), reader.record(i)
+
+
+def scan_tar(path: Path) -> np.ndarray:
+    """Index rows of any webdataset tar: (N, 6) uint64 in tar order; samples without a picture are left out.
+
+    Raises:
+        UserError: If the tar cannot be read to its end.
+    """
+    found: dict[str, list[int]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                key, _, extension = name.partition(".")
+                column = (
+                    0
+                    if extension in IMAGE_EXTENSIONS
+                    else MEMBERS.index(extension)
+                    if extension in MEMBERS
+                    else -1
+                )
+                if member.isfile() and column >= 0:
+                    row = found.setdefault(f"{folder}/{key}", [0] * 6)
+                    row[2 * column : 2 * column + 2] = member.offset_data, member.size
+            end = tar.offset
+        if end > path.stat().st_size:
+            raise tarfile.ReadError("unexpected end of data")
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"shard {path} cannot be read as a tar: {error}") from None
+    rows = [row for row in found.values() if row[1]]
+    return np.array(rows, dtype=np.uint64).reshape(-1, 6)
+
+
+def _read_idx(path: Path, tar: Path) -> np.ndarray:
+    data = path.read_bytes()
+    count = int.from_bytes(data[8:16], "little")
+    if data[:8] != INDEX_MAGIC or len(data) != 16 + 48 * count:
+        raise UserError(f"index {path} is damaged; delete it and {tar.name} is scanned instead")
+    return np.frombuffer(data, dtype="<u8", offset=16).reshape(count, 6)
+
+
+def _read_index(root: Path) -> dict[str, tuple[ShardInfo, ...]]:
+    data = read_json(root / "index.json")
+    if data.get("schema") != "pathclip.index/1":
+        raise UserError(
+            f"{root / 'index.json'}: schema is {data.get('schema')!r}, expected 'pathclip.index/1'"
+        )
+    return {s: tuple(ShardInfo(**shard) for shard in table["shards"]) for s, table in data["splits"].items()}

@@ -1,0 +1,70 @@
+"""What a reader hands on: one `Tweet` per post, with its `Media`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Media", "Tweet", "TweetKind"]
+
+TweetKind = Literal["original", "reply", "quote", "retweet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One attachment of a post.
+
+    Attributes:
+        key: The platform's media key, for example ``3_1500001000803959886``.
+        kind: ``photo``, ``video`` or ``animated_gif``; other words of a platform are kept as they are.
+        url: Where the picture was served; never fetched unless asked.
+        alt_text: The author's own description, or None.
+        path: The picture's file relative to the media folder, once found.
+    """
+
+    key: str
+    kind: str = "photo"
+    url: str | None = None
+    alt_text: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tweet:
+    """One post, whatever payload it came in.
+
+    Attributes:
+        id: The post's id as text (64-bit ids do not survive floats).
+        text: The full text as written, still escaped and with links; cleaned later.
+        lang: The platform's language code, or None where it gave none.
+        created_at: ISO 8601 in UTC, or None.
+        kind: original, reply, quote or retweet.
+        conversation_id: The thread's id where the payload has it.
+        in_reply_to_id: The post answered, for threading where no conversation id is given.
+        author_id: The author's id as text; never leaves the private folder.
+        like_count: Likes at the time of collection.
+        sensitive: The platform's flag.
+        hashtags: As written, without ``#``, in order.
+        media: The attachments, in order.
+        is_truncated: True where the payload says or shows that the text was cut.
+        has_poll: True where a poll is attached.
+        edit_history: Ids of all versions of this post, oldest first.
+        source: ``file:line`` (and ``#n`` within a page) for messages.
+    """
+
+    id: str
+    text: str
+    lang: str | None = None
+    created_at: str | None = None
+    kind: TweetKind = "original"
+    conversation_id: str | None = None
+    in_reply_to_id: str | None = None
+    author_id: str | None = None
+    like_count: int = 0
+    sensitive: bool = False
+    hashtags: tuple[str, ...] = ()
+    media: tuple[Media, ...] = ()
+    is_truncated: bool = False
+    has_poll: bool = False
+    edit_history: tuple[str, ...] = ()
+    source: str = ""

@@ -51,7 +51,7 @@ class Outcome:
 
 
 def verb(group: typer.Typer, name: str) -> Callable[[Callable[..., Outcome]], Callable[..., None]]:
-    """Register a function returning an `Outcome` as ``pathclip NAME``; its parameter ``json`` is ``--json``."""
+    """Register a function returning an `Outcome` as ``pathclip NAME``; ``json`` is its ``--json``."""
 
     def decorate(function: Callable[..., Outcome]) -> Callable[..., None]:
         @functools.wraps(function)

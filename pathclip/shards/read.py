@@ -91,8 +91,8 @@ class ShardReader:
             ends = self.rows[:, 0::2] + self.rows[:, 1::2]
             if len(ends) and int(ends.max()) > len(self._map):
                 raise UserError(
-                    f"shard {self.path} is cut: {len(self._map)} bytes, the index reaches to {int(ends.max())}; "
-                    "run `pathclip data verify` and write it again"
+                    f"shard {self.path} is cut: {len(self._map)} bytes, its index ends at {int(ends.max())};"
+                    " run `pathclip data verify` and write it again"
                 )
         return memoryview(self._map)
 

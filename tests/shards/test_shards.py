@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import tarfile
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
 
 from pathclip.core.errors import UserError
 from pathclip.shards import Dataset, Sample, ShardReader, verify, write_index, write_shard
+
+SCHEMAS = Path(__file__).parents[2] / "docs/reference/schemas"
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -21,9 +25,20 @@ def picture(seed: int, size: tuple[int, int] = (40, 30)) -> bytes:
 
 
 def sample(i: int, split: str = "train") -> Sample:
-    key = f"{i:016d}"
+    key = f"{i:016d}".translate(str.maketrans("0123456789", "abcdefghij"))
     captions = ((f"caption {i} µ", "tweet"), ("second", "reply"))
-    return Sample(key, f"g{split}{i}", f"p{split}{i}", captions, "dermpath", 40, 30, None, split, picture(i))
+    return Sample(
+        key,
+        f"g{split}".ljust(15, "a") + key[-1],
+        f"p{split}".ljust(15, "a") + key[-1],
+        captions,
+        "dermpath",
+        40,
+        30,
+        None,
+        split,
+        picture(i),
+    )
 
 
 @pytest.fixture
@@ -54,6 +69,18 @@ def test_what_is_written_is_read_back(dataset: Path) -> None:
 
 def test_the_shards_folder_opens_as_its_dataset(dataset: Path) -> None:
     assert Dataset.open(dataset / "shards").splits == Dataset.open(dataset).splits
+
+
+def test_every_file_fits_its_schema(dataset: Path) -> None:
+    opened = Dataset.open(dataset)
+    records = [record for split in opened.splits for _, record in opened.samples(split)]
+    stats = [json.loads(path.read_text()) for path in (dataset / "shards").glob("*.stats.json")]
+    index = json.loads((dataset / "index.json").read_text())
+    assert (len(records), len(stats)) == (6, 3)
+    for name, documents in (("sample", records), ("shard-stats", stats), ("index", [index])):
+        schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+        for document in documents:
+            jsonschema.validate(document, schema)
 
 
 def test_readers_travel_to_other_processes(dataset: Path) -> None:
@@ -107,7 +134,9 @@ def test_verify_names_a_cut_shard(dataset: Path) -> None:
 
 def test_verify_names_a_missing_shard_and_a_leaking_group(tmp_path: Path) -> None:
     one = write_shard(tmp_path / "shards/train-000000.tar", [sample(1)], root=tmp_path)
-    leak = Sample(**{**{f: getattr(sample(2, "test"), f) for f in Sample.__slots__}, "group_id": "gtrain1"})
+    leak = Sample(
+        **{**{f: getattr(sample(2, "test"), f) for f in Sample.__slots__}, "group_id": sample(1).group_id}
+    )
     two = write_shard(tmp_path / "shards/test-000000.tar", [leak], root=tmp_path)
     gone = write_shard(tmp_path / "shards/val-000000.tar", [sample(3, "val")], root=tmp_path)
     (tmp_path / gone.path).unlink()
@@ -115,13 +144,13 @@ def test_verify_names_a_missing_shard_and_a_leaking_group(tmp_path: Path) -> Non
     problems = verify(tmp_path).problems
     assert len(problems) == 2
     assert problems[0] == "shards/val-000000.tar: missing"
-    assert "group_id gtrain1 also lies in train" in problems[1]
+    assert f"group_id {sample(1).group_id} also lies in train" in problems[1]
 
 
 def test_reading_a_cut_shard_names_the_remedy(dataset: Path) -> None:
     path = dataset / "shards/test-000000.tar"
     path.write_bytes(path.read_bytes()[:1200])
-    with pytest.raises(UserError, match=r"test-000000.tar is cut: 1200 bytes, the index reaches to \d+"):
+    with pytest.raises(UserError, match=r"test-000000.tar is cut: 1200 bytes, its index ends at \d+"):
         Dataset.open(dataset).readers("test")[0].jpg(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -17,6 +18,10 @@ from pathclip.core.errors import FaultError, UserError
 
 __all__ = ["atomic_path", "atomic_write", "claim", "read_json", "sha256_file", "strict_json", "write_json"]
 
+NO_ENTRY = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+)
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -26,7 +31,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     ``path`` keeps what it had.
 
     Raises:
-        FaultError: If the disk is full or the place cannot be written.
+        FaultError: If the disk is full or fails.
+        UserError: If the place cannot be written to.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
@@ -38,9 +44,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise FaultError(f"cannot write {path}: {error.strerror or error}") from error
+        own = error.filename is None or str(error.filename) in (str(temporary), *map(str, path.parents))
+        if error.errno is None or not own:
+            raise  # another file's trouble, or a library's own error that happens to be an OSError
+        kind = UserError if error.errno in NO_ENTRY else FaultError
+        raise kind(f"cannot write {path}: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

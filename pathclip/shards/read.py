@@ -120,6 +120,10 @@ class Dataset:
         for root in (path, path.parent):
             if (root / "index.json").is_file() and (root == path or path.name == "shards"):
                 return cls(root, _read_index(root))
+        if path.name == "shards" and (path.parent / "private").is_dir():
+            raise UserError(
+                f"{path.parent} has no index.json: its ingest did not finish; run the same command again"
+            )
         tars = [path] if path.suffix == ".tar" and path.is_file() else sorted(path.glob("*.tar"))
         if not tars:
             raise UserError(

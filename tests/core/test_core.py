@@ -105,10 +105,29 @@ def test_an_atomic_write_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(FaultError, match=r"cannot write .*file/a.txt"),
+        pytest.raises(UserError, match=r"cannot write .*file/a.txt"),
         files.atomic_write(tmp_path / "file/a.txt"),
     ):
         pass
+
+
+def test_a_full_disk_is_a_fault_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(files.errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FaultError, match=r"cannot write .*a.txt: No space left"):
+        files.write_json(tmp_path / "a.txt", {})
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_an_error_about_another_file_keeps_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"other.txt"), files.atomic_write(tmp_path / "a.txt"):
+        (tmp_path / "other.txt").read_bytes()
 
 
 def test_json_is_strict(tmp_path: Path) -> None:

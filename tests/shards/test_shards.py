@@ -161,6 +161,13 @@ def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
         Dataset(tmp_path, {}).shards("nope")
 
 
+def test_an_unfinished_ingest_is_no_dataset(dataset: Path) -> None:
+    (dataset / "index.json").unlink()
+    (dataset / "private").mkdir()
+    with pytest.raises(UserError, match="its ingest did not finish; run the same command again"):
+        Dataset.open(dataset / "shards")
+
+
 def test_a_damaged_index_names_the_remedy(dataset: Path) -> None:
     idx = dataset / "shards/test-000000.idx"
     idx.write_bytes(idx.read_bytes()[:-1])

@@ -1,1 +1,21 @@
-"""To be written."""
+"""Image and text towers that end in one space: built, loaded, saved, and fed with whatever holds a picture."""
+
+from __future__ import annotations
+
+from pathclip.encoders.architecture import Architecture, find_architecture, shipped_configs
+from pathclip.encoders.encoder import DualEncoder, create
+from pathclip.encoders.feed import BadPicture, encode_pictures
+from pathclip.encoders.loading import load
+from pathclip.encoders.pictures import PICTURE_SUFFIXES
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "Architecture",
+    "BadPicture",
+    "DualEncoder",
+    "create",
+    "encode_pictures",
+    "find_architecture",
+    "load",
+    "shipped_configs",
+]

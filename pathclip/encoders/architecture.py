@@ -1,0 +1,164 @@
+"""The one adapter to open_clip: what a model is made of, and the module built from it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from torch import nn
+
+from pathclip.core.errors import UserError
+from pathclip.core.files import read_json
+
+__all__ = ["Architecture", "build_clip", "evaluation_transform", "find_architecture", "shipped_configs"]
+
+CONFIGS = Path(__file__).parent / "configs"
+MODEL_KEYS = frozenset(
+    ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text")
+    + ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
+)
+VISION_KEYS = frozenset(field.name for field in dataclasses.fields(CLIPVisionCfg))
+TEXT_KEYS = frozenset(field.name for field in dataclasses.fields(CLIPTextCfg))
+PREPROCESS_KEYS = frozenset(field.name for field in dataclasses.fields(PreprocessCfg))
+OLD_TEXT_KEYS = {"pooler_type": "hf_pooler_type", "proj": "hf_proj_type"}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """All that is needed to build a model, in open_clip's words.
+
+    Attributes:
+        name: What it is called: an open_clip model name, a shipped config, a file's stem.
+        model_cfg: open_clip's ``model_cfg``.
+        preprocess_cfg: open_clip's ``preprocess_cfg`` (mean, std, interpolation, resize_mode, ...).
+    """
+
+    name: str
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any]
+
+    def overridden(self, **overrides: Any) -> Architecture:
+        """A copy with some values changed.
+
+        Args:
+            overrides: Keys of ``model_cfg``; ``vision_cfg``, ``text_cfg`` and ``preprocess_cfg`` take dicts that
+                are merged. ``image_size`` and ``context_length`` may be given directly.
+
+        Raises:
+            UserError: If a key does not exist.
+        """
+        model_cfg, preprocess_cfg = copy.deepcopy(self.model_cfg), dict(self.preprocess_cfg)
+        if "image_size" in overrides:
+            model_cfg["vision_cfg"]["image_size"] = overrides.pop("image_size")
+        if "context_length" in overrides:
+            model_cfg["text_cfg"]["context_length"] = overrides.pop("context_length")
+        preprocess_cfg.update(overrides.pop("preprocess_cfg", {}))
+        for key, value in overrides.items():
+            if isinstance(value, dict) and isinstance(model_cfg.get(key), dict):
+                model_cfg[key].update(value)
+            else:
+                model_cfg[key] = value
+        return checked(self.name, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
+
+
+def shipped_configs() -> tuple[str, ...]:
+    """Names of the small configs that come with pathclip."""
+    return tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
+
+
+def find_architecture(name: str | Path) -> Architecture:
+    """Look up a shipped config, an open_clip model name, or read a JSON config file.
+
+    Raises:
+        UserError: If nothing of that name is known, or the file is no model config.
+    """
+    path = Path(name)
+    if path.suffix == ".json" or path.is_file():
+        return checked(path.stem, read_json(path), place=str(path))
+    if str(name) in shipped_configs():
+        return checked(str(name), read_json(CONFIGS / f"{name}.json"))
+    config = open_clip.get_model_config(str(name).replace("/", "-"))
+    if config is None:
+        raise UserError(_unknown(str(name)))
+    return checked(str(name).replace("/", "-"), {"model_cfg": config})
+
+
+def checked(name: str, config: Any, *, place: str | None = None) -> Architecture:
+    """Turn the content of a config file into an `Architecture`.
+
+    Args:
+        name: Name of the result.
+        config: ``{"model_cfg": ..., "preprocess_cfg": ...}`` or a bare ``model_cfg``.
+        place: Where the config came from, for the message.
+
+    Raises:
+        UserError: If a part is missing or a key is unknown.
+    """
+    place = place or f"model config {name}"
+    model_cfg = config.get("model_cfg", config) if isinstance(config, dict) else None
+    if not isinstance(model_cfg, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= model_cfg.keys():
+        raise UserError(f"{place} is no open_clip model config: expected embed_dim, vision_cfg and text_cfg")
+    if "multimodal_cfg" in model_cfg:
+        raise UserError(f"{place} describes a CoCa model; pathclip handles two-tower (CLIP) models only")
+    model_cfg = copy.deepcopy(model_cfg)
+    _refuse_unknown(model_cfg, MODEL_KEYS, place, "")
+    _refuse_unknown(model_cfg["vision_cfg"], VISION_KEYS, place, "vision_cfg.")
+    model_cfg["text_cfg"] = {OLD_TEXT_KEYS.get(k, k): v for k, v in model_cfg["text_cfg"].items()}
+    _refuse_unknown(model_cfg["text_cfg"], TEXT_KEYS, place, "text_cfg.")
+    preprocess = config.get("preprocess_cfg") or {}
+    _refuse_unknown(preprocess, PREPROCESS_KEYS | {"size"}, place, "preprocess_cfg.")
+    if "timm_model_name" in model_cfg["vision_cfg"]:
+        model_cfg["vision_cfg"]["timm_model_pretrained"] = False  # never fetch weights behind the user's back
+    merged = merge_preprocess_dict(PreprocessCfg(), {k: v for k, v in preprocess.items() if k != "size"})
+    merged["mean"], merged["std"] = tuple(merged["mean"]), tuple(merged["std"])
+    return Architecture(name, model_cfg, {k: v for k, v in merged.items() if k not in ("size", "mode")})
+
+
+def build_clip(architecture: Architecture, *, seed: int = 0) -> nn.Module:
+    """Build the module with weights drawn from ``seed``, on the CPU; torch's own random state is left as it was.
+
+    Raises:
+        UserError: If open_clip cannot build it.
+    """
+    config = copy.deepcopy(architecture.model_cfg)
+    if "hf_model_name" in config["text_cfg"]:
+        raise UserError(
+            f"model {architecture.name} has a Hugging Face text tower ({config['text_cfg']['hf_model_name']}); "
+            "these formats are not supported yet"
+        )
+    kind = CustomTextCLIP if config.pop("custom_text", False) else CLIP
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            return kind(**config)
+        except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+            raise UserError(f"model config {architecture.name} cannot be built: {error}") from error
+
+
+def evaluation_transform(architecture: Architecture, image_size: int) -> list[Any]:
+    """open_clip's evaluation transform up to the RGB picture, without tensor and normalisation."""
+    config = PreprocessCfg(size=image_size, **architecture.preprocess_cfg)
+    return list(image_transform_v2(config, is_train=False).transforms[:-2])
+
+
+def _refuse_unknown(given: dict[str, Any], known: frozenset[str], place: str, prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
+            raise UserError(f"{place}: unknown key {prefix}{key}{hint}")
+
+
+def _unknown(name: str) -> str:
+    known = [*shipped_configs(), *open_clip.list_models()]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown model {name!r}; {hint}`pathclip models` lists them, or give the path of a JSON config"

@@ -1,0 +1,335 @@
+"""`DualEncoder`: an image tower and a text tower that end in one space, whatever the format they came in."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from pathclip.core.errors import UserError
+from pathclip.core.files import sha256_file
+from pathclip.encoders.architecture import Architecture, build_clip, evaluation_transform, find_architecture
+from pathclip.encoders.feed import encode_pictures
+from pathclip.encoders.towers import pooled_features
+
+__all__ = ["DualEncoder", "Source", "create"]
+
+log = logging.getLogger("pathclip")
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Features = Literal["projected", "pooled"]
+
+
+@dataclass(slots=True)
+class Source:
+    """Where the weights came from.
+
+    Attributes:
+        pretrained: Hub name or path; None for weights drawn from a seed.
+        path: The weights file.
+        sha256: Its hash, computed when first asked for.
+        prompts: Prompts the model was trained or evaluated with, if its folder says so.
+        training: Training record, if its folder holds one.
+    """
+
+    pretrained: str | None = None
+    path: Path | None = None
+    sha256: str | None = None
+    prompts: Any = None
+    training: Any = None
+
+
+class DualEncoder(nn.Module):
+    """An open_clip model with pictures and texts as people have them going in, and unit features coming out.
+
+    Args:
+        clip: The open_clip model.
+        architecture: What it was built from; saved with it.
+        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` to run the towers under autocast. Weights stay float32.
+        source: Where the weights came from.
+
+    Attributes:
+        image_size: Side of the input picture in pixels.
+        mean: Per channel, of pixels in 0..1.
+        std: Per channel, of pixels in 0..1.
+        embed_dim: D, length of a feature.
+        context_length: T, tokens per text.
+        name: Name of the architecture.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        architecture: Architecture,
+        *,
+        precision: str = "fp32",
+        source: Source | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip = clip
+        self.architecture = architecture
+        self.precision = self.checked_precision(precision)
+        self.source = source or Source()
+        self.name = architecture.name
+        self.image_size = _square(clip.visual.image_size, architecture.name)
+        self.mean: tuple[float, ...] = tuple(architecture.preprocess_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(architecture.preprocess_cfg["std"])
+        self.embed_dim = int(architecture.model_cfg["embed_dim"])
+        self.context_length = int(clip.context_length)
+        self.register_buffer("_mean", torch.tensor(self.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(self.std).view(3, 1, 1), persistent=False)
+        self._transform = evaluation_transform(architecture, self.image_size)
+
+    @staticmethod
+    def checked_precision(precision: str) -> str:
+        """The name of a precision.
+
+        Raises:
+            UserError: If it is unknown.
+        """
+        if precision not in ("fp32", *AUTOCAST):
+            raise UserError(f"precision {precision!r} is unknown; known: fp32, {', '.join(AUTOCAST)}")
+        return precision
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """The log of the inverse temperature."""
+        return self.clip.logit_scale
+
+    @property
+    def logit_bias(self) -> nn.Parameter | None:
+        """The bias that SigLIP-style models add to their logits."""
+        return self.clip.logit_bias
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.clip.logit_scale.device
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode a batch of pairs.
+
+        Args:
+            images: uint8 or normalised float (B, 3, S, S).
+            tokens: int64 (B, T).
+
+        Returns:
+            Image features (B, D) and text features (B, D), float32 and of unit length, and the scale,
+            ``logit_scale.exp()``.
+        """
+        return self.encode_pixels(images), self.encode_tokens(tokens), self.logit_scale.exp()
+
+    def normalize_pixels(self, images_uint8: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> float32 on the model's device: (x / 255 - mean) / std."""
+        pixels = images_uint8.to(self.device, non_blocking=True).float()
+        return pixels.div_(255).sub_(self._mean).div_(self._std)
+
+    def encode_pixels(
+        self, images: Tensor, *, normalize: bool = True, features: Features = "projected"
+    ) -> Tensor:
+        """Features of a batch of prepared pictures; differentiable.
+
+        Args:
+            images: uint8, or float already normalised, (B, 3, S, S) with S = ``image_size``.
+            normalize: Scale each feature to unit length.
+            features: ``"projected"`` for the shared space, ``"pooled"`` for the tower's output before projection.
+
+        Returns:
+            (B, D) float32 on the model's device.
+
+        Raises:
+            UserError: If the shape does not fit or ``features`` is unknown.
+        """
+        size = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise UserError(
+                f"images {tuple(images.shape)} do not fit {self.name}; expected (B, 3, {size}, {size})"
+            )
+        if features not in ("projected", "pooled"):
+            raise UserError(f'features={features!r} is unknown; known: "projected", "pooled"')
+        pixels = self.normalize_pixels(images) if images.dtype == torch.uint8 else images.to(self.device)
+        with self._cast():
+            encode = (
+                self.clip.visual
+                if features == "projected"
+                else lambda x: pooled_features(self.clip.visual, x)
+            )
+            encoded = encode(pixels).float()
+        return F.normalize(encoded, dim=-1) if normalize else encoded
+
+    def encode_tokens(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
+        """Features of tokenised texts, int64 (B, T) -> (B, D) float32 on the model's device; differentiable."""
+        with self._cast():
+            encoded = self.clip.encode_text(tokens.to(self.device)).float()
+        return F.normalize(encoded, dim=-1) if normalize else encoded
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return tokenizer_of(self.architecture)
+
+    def tokenize(self, texts: str | Sequence[str]) -> Tensor:
+        """Texts -> int64 (B, T); longer texts are cut, their last token being the end mark.
+
+        Raises:
+            UserError: If an item is no text.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UserError(f"text {index} is {type(text).__name__}: {text!r:.60}; expected str")
+        return self._tokenizer(texts) if texts else torch.zeros(0, self.context_length, dtype=torch.int64)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Evaluation transform of one RGB picture: resize the short side, centre crop; uint8 (3, S, S).
+
+        The same pixels as open_clip's evaluation transform, before its ``ToTensor`` and ``Normalize``.
+        """
+        for step in self._transform:
+            image = step(image)
+        return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+    def encode_images(
+        self,
+        images: Any,
+        *,
+        batch_size: int = 64,
+        normalize: bool = True,
+        features: Features = "projected",
+        progress: bool = False,
+    ) -> Tensor:
+        """Features of pictures in any form, without gradient and in evaluation mode.
+
+        Args:
+            images: One or a list of paths, PIL pictures, uint8 arrays (H, W, 3), uint8 tensors (3, H, W), or
+                float tensors (3, S, S) that are already normalised; or a batch array or tensor.
+            batch_size: Pictures per pass.
+            normalize: Scale each feature to unit length.
+            features: ``"projected"`` or ``"pooled"``.
+            progress: Show how far along the work is.
+
+        Returns:
+            (N, D) float32 on the CPU. A picture that cannot be decoded has a row of NaN, and one warning line
+            names all of these.
+        """
+        encoded, bad = encode_pictures(
+            self, images, batch_size=batch_size, normalize=normalize, features=features, progress=progress
+        )
+        if bad:
+            named = "; ".join(f"{item.name}: {item.reason}" for item in bad[:5])
+            more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+            log.warning(
+                "%d of %d pictures not encoded (rows of NaN): %s%s", len(bad), len(encoded), named, more
+            )
+        return encoded
+
+    @torch.no_grad()
+    def encode_text(
+        self, texts: str | Sequence[str], *, batch_size: int = 256, normalize: bool = True
+    ) -> Tensor:
+        """Features of one or many texts, without gradient and in evaluation mode: (N, D) float32 on the CPU."""
+        tokens = self.tokenize(texts)
+        with self.evaluating():
+            parts = [self.encode_tokens(part, normalize=normalize).cpu() for part in tokens.split(batch_size)]
+        return torch.cat(parts) if len(tokens) else torch.zeros(0, self.embed_dim)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside the block, the mode it had after it."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
+    def save(
+        self, folder: str | Path, *, prompts: Any = None, training: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a folder that `pathclip.load` and open_clip's ``local-dir:`` both read.
+
+        Args:
+            folder: Gets ``open_clip_config.json``, ``open_clip_model.safetensors`` and, last, ``pathclip.json``.
+            prompts: JSON-like: the prompts the model was used with.
+            training: JSON-like: how it was trained.
+        """
+        from pathclip.encoders.folder import save_folder
+
+        save_folder(self, Path(folder), prompts=prompts, training=training)
+
+    def provenance(self) -> dict[str, Any]:
+        """How features of this model were obtained: model, pretrained, checkpoint_sha256, transform, versions."""
+        from pathclip.encoders.folder import versions
+
+        if self.source.sha256 is None and self.source.path is not None:
+            self.source.sha256 = sha256_file(self.source.path)
+        return {
+            "model": self.name,
+            "pretrained": self.source.pretrained,
+            "checkpoint_sha256": self.source.sha256,
+            "precision": self.precision,
+            "transform": {"size": self.image_size, **self.architecture.preprocess_cfg},
+            "versions": versions(),
+        }
+
+    def _cast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return contextlib.nullcontext()  # an autocast of the caller's stays in force
+        return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
+
+
+def create(name: str | Path, *, seed: int = 0, **overrides: Any) -> DualEncoder:
+    """Build a model from scratch, its weights drawn from ``seed``; torch's random state is left as it was.
+
+    Args:
+        name: A shipped config (``"tiny-vit-112"``), an open_clip model name, or the path of a JSON config.
+        seed: Equal seeds give equal weights.
+        overrides: Changes to the config, for example ``embed_dim=64``, ``image_size=224``,
+            ``vision_cfg={"layers": 4}``.
+
+    Raises:
+        UserError: If the name or an override is unknown.
+    """
+    architecture = find_architecture(name)
+    if overrides:
+        architecture = architecture.overridden(**overrides)
+    return DualEncoder(build_clip(architecture, seed=seed), architecture)
+
+
+def tokenizer_of(architecture: Architecture) -> Any:
+    """open_clip's tokenizer for a config; the byte-pair vocabulary of CLIP comes with open_clip."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    text_cfg = architecture.model_cfg["text_cfg"]
+    if text_cfg.get("hf_tokenizer_name"):
+        raise UserError(
+            f"model {architecture.name} wants the Hugging Face tokenizer {text_cfg['hf_tokenizer_name']}; "
+            "these are not supported yet"
+        )
+    tokenizer = SimpleTokenizer(
+        context_length=text_cfg.get("context_length", 77), **(text_cfg.get("tokenizer_kwargs") or {})
+    )
+    vocab_size = text_cfg.get("vocab_size", 49408)
+    if tokenizer.vocab_size > vocab_size:
+        raise UserError(
+            f"model {architecture.name}: text_cfg.vocab_size is {vocab_size}, but its tokenizer makes ids up to "
+            f"{tokenizer.vocab_size - 1}; set text_cfg.vocab_size to {tokenizer.vocab_size}"
+        )
+    return tokenizer
+
+
+def _square(size: int | tuple[int, int], name: str) -> int:
+    height, width = (size, size) if isinstance(size, int) else size
+    if height != width:
+        raise UserError(
+            f"model {name} wants pictures of {height} x {width} px; pathclip handles square ones only"
+        )
+    return int(height)

@@ -1,0 +1,174 @@
+"""`load`: one call for a hub name, a model folder, a run folder or one weights file; the format is sniffed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pathclip.core.errors import UserError
+from pathclip.core.files import read_json
+from pathclip.encoders.architecture import Architecture, build_clip, checked, find_architecture
+from pathclip.encoders.convert import architecture_from_hf, architecture_from_weights, from_hf, to_custom_text
+from pathclip.encoders.encoder import DualEncoder, Source
+from pathclip.encoders.folder import CONFIG_NAME, RECORD_NAME
+from pathclip.encoders.hub import hub_folder, looks_like_hub_name
+from pathclip.encoders.weights import find_weights, load_strictly, read_weights
+
+__all__ = ["load"]
+
+log = logging.getLogger("pathclip")
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    quick_gelu: bool | None = None,
+) -> DualEncoder:
+    """Load a model, ready for inference (evaluation mode).
+
+    Reads open_clip folders (pathclip's own among them), Hugging Face CLIPModel folders (PLIP; converted exactly,
+    without transformers), run folders of ``pathclip train``, and single weights files. Nothing in a file is run.
+
+    Args:
+        name_or_path: A folder, a file, or a hub name such as ``"vinid/plip"``, taken from the cache if it is there.
+        device: Where the model goes.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; the latter two run the towers under autocast.
+        quick_gelu: The activation, for files that do not state it; a wrong one gives wrong features silently.
+
+    Raises:
+        UserError: If the place does not exist, is incomplete, or is in no known format; one line says which.
+    """
+    name = str(name_or_path).removeprefix("local-dir:").removeprefix("hf-hub:")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        model = _from_folder(path, str(name_or_path), quick_gelu)
+    elif path.is_file():
+        model = _from_file(path, quick_gelu)
+    elif looks_like_hub_name(name):
+        model = _from_folder(hub_folder(name), name, quick_gelu)
+    else:
+        raise UserError(_nothing_there(name))
+    model.precision = DualEncoder.checked_precision(precision)
+    return model.to(device).eval()
+
+
+def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
+    if not (folder / CONFIG_NAME).is_file() and (folder / "model" / CONFIG_NAME).is_file():
+        folder = folder / "model"
+    if (folder / CONFIG_NAME).is_file():
+        return _open_clip_folder(folder, name, quick_gelu)
+    if (folder / "config.json").is_file():
+        return _hf_folder(folder, name, quick_gelu)
+    if (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{folder} is a run without a model folder; finish it with `pathclip train … --resume {folder}`"
+        )
+    raise UserError(f"{folder} holds no model: expected {CONFIG_NAME} or a Hugging Face config.json")
+
+
+def _open_clip_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
+    config = read_json(folder / CONFIG_NAME)
+    record = read_json(folder / RECORD_NAME) if (folder / RECORD_NAME).is_file() else {}
+    architecture = checked(record.get("name") or Path(name).name, config, place=str(folder / CONFIG_NAME))
+    if quick_gelu is not None:
+        architecture = architecture.overridden(quick_gelu=quick_gelu)
+    elif "quick_gelu" not in architecture.model_cfg:
+        log.warning(
+            "%s does not state quick_gelu; plain GELU is assumed, as open_clip does. If the model was tuned from "
+            "OpenAI's weights, load it with quick_gelu=True",
+            folder / CONFIG_NAME,
+        )
+    path = find_weights(folder)
+    model = _filled(architecture, read_weights(path), path)
+    model.source = Source(
+        name, path, record.get("weights_sha256"), record.get("prompts"), record.get("training")
+    )
+    return model
+
+
+def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != "clip":
+        raise UserError(
+            f"{folder / 'config.json'} is of model_type {kind!r}; expected 'clip' (a Hugging Face CLIPModel), "
+            f"or {CONFIG_NAME} beside it"
+        )
+    preprocessor = folder / "preprocessor_config.json"
+    architecture = architecture_from_hf(
+        config, read_json(preprocessor) if preprocessor.is_file() else {}, name=Path(name).name
+    )
+    if quick_gelu is not None:
+        architecture = architecture.overridden(quick_gelu=quick_gelu)
+    path = find_weights(folder)
+    model = _filled(architecture, from_hf(read_weights(path), place=str(path)), path)
+    model.source = Source(name, path)
+    return model
+
+
+def _from_file(path: Path, quick_gelu: bool | None) -> DualEncoder:
+    if path.suffix == ".json":
+        raise UserError(f"{path} is a config, not weights; load its folder, or use pathclip.encoders.create")
+    if (path.parent / CONFIG_NAME).is_file():
+        architecture = checked(
+            path.stem, read_json(path.parent / CONFIG_NAME), place=str(path.parent / CONFIG_NAME)
+        )
+        weights = read_weights(path)
+    else:
+        weights = read_weights(path)
+        if any(key.startswith("vision_model.") for key in weights):
+            raise UserError(
+                f"{path} holds Hugging Face CLIPModel weights; put its config.json beside it, load the folder"
+            )
+        architecture = architecture_from_weights(
+            weights, quick_gelu=_activation(path, weights, quick_gelu), name=path.stem
+        )
+    model = _filled(architecture, weights, path)
+    model.source = Source(str(path), path)
+    return model
+
+
+def _activation(path: Path, weights: dict[str, Tensor], quick_gelu: bool | None) -> bool:
+    if quick_gelu is not None:
+        return quick_gelu
+    openai = any(value.dtype == torch.float16 for value in weights.values())  # OpenAI's own files are fp16
+    log.warning(
+        "%s does not state its activation; %s is assumed from its dtype. If features look wrong, pass quick_gelu=%s",
+        path,
+        "QuickGELU" if openai else "plain GELU",
+        not openai,
+    )
+    return openai
+
+
+def _filled(architecture: Architecture, weights: dict[str, Tensor], path: Path) -> DualEncoder:
+    clip = build_clip(architecture)
+    own = clip.state_dict()
+    if "text_projection" in weights and "text_projection" not in own:
+        weights = to_custom_text(weights)
+    weights = {
+        key: value
+        for key, value in weights.items()
+        if key in own or not key.endswith(("position_ids", "attn_mask"))
+    }
+    for key in ("logit_scale", "logit_bias"):  # () in most files, (1,) in some
+        if key in weights and key in own:
+            weights[key] = weights[key].reshape(own[key].shape)
+    load_strictly(clip, weights, place=str(path), name=architecture.name)
+    return DualEncoder(clip, architecture)
+
+
+def _nothing_there(name: str) -> str:
+    try:
+        find_architecture(name)
+    except UserError:
+        return f"{name} does not exist; expected a model folder, a weights file or a hub name (owner/model)"
+    return (
+        f"{name} is an architecture without weights; load a folder, a file or a hub name, "
+        "or build it from scratch with pathclip.encoders.create"
+    )

@@ -1,0 +1,356 @@
+"""Classification metrics with intervals: functions of the confusion matrix, so the bootstrap is one draw.
+
+Legend: N samples, C classes, R resamples, G groups. Rows of a confusion matrix are the truth, columns the
+prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pathclip.core.errors import UserError
+from pathclip.heads._bootstrap import (
+    NUM_RESAMPLES,
+    Interval,
+    bootstrap_interval,
+    draw_weights,
+    mean_interval,
+    percentiles,
+    resample,
+)
+
+__all__ = [
+    "accuracy",
+    "auroc",
+    "balanced_accuracy",
+    "bootstrap_interval",
+    "classification_metrics",
+    "cohen_kappa",
+    "confusion_matrix",
+    "constant_class_baseline",
+    "macro_f1",
+    "matthews_correlation",
+    "mean_interval",
+    "per_class_metrics",
+    "weighted_f1",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def confusion_matrix(y_true: Any, y_pred: Any, labels: Sequence[Any] | None = None) -> Ints:
+    """Count every (truth, prediction).
+
+    Args:
+        y_true: (N,) labels, or integer columns into ``labels``.
+        y_pred: (N,) as ``y_true``.
+        labels: The classes in the order of the rows; by default every value that occurs, sorted.
+
+    Returns:
+        (C, C) int64; rows are the truth.
+
+    Raises:
+        UserError: If the lengths differ or a value is not among ``labels``.
+    """
+    true, pred = np.asarray(y_true), np.asarray(y_pred)
+    if labels is None:
+        labels = np.unique(np.concatenate([true, pred])).tolist()
+    rows, columns = _columns(true, labels, "y_true"), _columns(pred, labels, "y_pred")
+    if rows.shape != columns.shape:
+        raise UserError(f"y_true holds {len(rows)} labels and y_pred {len(columns)}; expected one per sample")
+    size = len(labels)
+    return np.bincount(rows * size + columns, minlength=size * size).reshape(size, size)
+
+
+def accuracy(y_true: Any, y_pred: Any) -> float:
+    """Share of predictions that are right."""
+    return float(_accuracy(confusion_matrix(y_true, y_pred)))
+
+
+def balanced_accuracy(y_true: Any, y_pred: Any) -> float:
+    """Mean recall over the classes that occur in the truth; chance is 1 / C whatever the class sizes."""
+    return float(_balanced_accuracy(confusion_matrix(y_true, y_pred)))
+
+
+def weighted_f1(y_true: Any, y_pred: Any) -> float:
+    """F1 per class, averaged by class size; PLIP's zero-shot figure, ruled by the large classes."""
+    return float(_weighted_f1(confusion_matrix(y_true, y_pred)))
+
+
+def macro_f1(y_true: Any, y_pred: Any) -> float:
+    """F1 per class, averaged evenly over the classes that occur in truth or prediction."""
+    return float(_macro_f1(confusion_matrix(y_true, y_pred)))
+
+
+def matthews_correlation(y_true: Any, y_pred: Any) -> float:
+    """Correlation of truth and prediction in [-1, 1]; NaN where either is constant.
+
+    Source: Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
+    """
+    return float(_mcc(confusion_matrix(y_true, y_pred)))
+
+
+def cohen_kappa(y_true: Any, y_pred: Any) -> float:
+    """Agreement beyond chance, unweighted; NaN where both are the same constant."""
+    return float(_kappa(confusion_matrix(y_true, y_pred)))
+
+
+def auroc(y_true: Any, scores: ArrayLike, labels: Sequence[Any]) -> float:
+    """Area under the ROC curve, one class against the rest, averaged over classes; ties count half.
+
+    Args:
+        y_true: (N,) labels, or integer columns.
+        scores: (N, C) probabilities or cosines, larger is likelier. Of two classes the difference is ranked.
+        labels: The C classes.
+
+    Returns:
+        In [0, 1]; NaN where fewer than two classes occur.
+    """
+    true = _columns(np.asarray(y_true), labels, "y_true")
+    return float(_auroc(true, _scores(scores, true, labels), np.ones((1, len(true))))[0])
+
+
+def classification_metrics(
+    y_true: Any,
+    y_pred: Any,
+    labels: Sequence[Any],
+    scores: ArrayLike | None = None,
+    seed: int = 0,
+    *,
+    groups: Any = None,
+    num_resamples: int = NUM_RESAMPLES,
+) -> tuple[dict[str, float | None], dict[str, Interval]]:
+    """Every metric and its 95 % bootstrap interval.
+
+    Args:
+        y_true: (N,) labels, or integer columns into ``labels``.
+        y_pred: (N,) as ``y_true``.
+        labels: The C classes, in the order of the columns of ``scores``.
+        scores: (N, C) probabilities or cosines; adds ``auroc`` and, from five classes on, ``acc5``.
+        seed: Of the bootstrap.
+        groups: (N,) patient, slide or case of each sample; whole groups are then resampled.
+        num_resamples: Bootstrap draws.
+
+    Returns:
+        Metrics and intervals under the same names; ``acc1``, ``acc5`` and ``mean_per_class_recall`` are
+        clip_benchmark's names. None where a metric is undefined.
+
+    Raises:
+        UserError: If there is nothing to score, lengths differ, a label is unknown, or a score is not finite.
+    """
+    true, pred = (
+        _columns(np.asarray(y_true), labels, "y_true"),
+        _columns(np.asarray(y_pred), labels, "y_pred"),
+    )
+    if not len(true):
+        raise UserError("there is no sample to score: y_true is empty")
+    cells = _group_confusions(true, pred, len(labels), groups)
+    draws = resample(cells, seed, num_resamples)
+    total = cells.reshape(-1, *cells.shape[-2:]).sum(axis=0)
+    metrics = {name: _number(statistic(total)) for name, statistic in _STATISTICS.items()}
+    intervals = {name: percentiles(statistic(draws)) for name, statistic in _STATISTICS.items()}
+    metrics |= {"acc5": None}
+    if scores is not None:
+        table = _scores(scores, true, labels)
+        metrics["auroc"] = _number(_auroc(true, table, np.ones((1, len(true))))[0])
+        intervals["auroc"] = _auroc_interval(true, table, groups, seed, num_resamples)
+        if len(labels) >= 5:
+            hits = _in_top(table, true, 5)
+            metrics["acc5"] = float(hits.mean())
+            intervals["acc5"] = mean_interval(hits, groups, seed=seed, num_resamples=num_resamples)
+    return metrics, intervals
+
+
+def per_class_metrics(
+    confusion: NDArray[Any], labels: Sequence[str], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+) -> list[dict[str, Any]]:
+    """Support, precision, recall with its interval, and F1 of every class; None where undefined.
+
+    Args:
+        confusion: (C, C) counts, or (G, C, C) counts per group.
+        labels: The C class names.
+        seed: Of the bootstrap.
+        num_resamples: Bootstrap draws.
+    """
+    total = confusion.reshape(-1, *confusion.shape[-2:]).sum(axis=0)
+    recalls = _recall(resample(confusion, seed, num_resamples))
+    support, predicted, hits = total.sum(axis=1), total.sum(axis=0), np.diagonal(total)
+    precision, recall, f1 = _ratio(hits, predicted), _recall(total), _f1(total)
+    return [
+        {
+            "label": label,
+            "support": int(support[c]),
+            "predicted": int(predicted[c]),
+            "precision": _number(precision[c]),
+            "recall": _number(recall[c]),
+            "recall_interval": percentiles(recalls[:, c]),
+            "f1": _number(f1[c]),
+        }
+        for c, label in enumerate(labels)
+    ]
+
+
+def constant_class_baseline(y_true: Any, labels: Sequence[Any], label: Any = None) -> dict[str, Any]:
+    """What always answering one class scores; a model below it has learnt nothing that this metric sees.
+
+    Args:
+        y_true: (N,) labels, or integer columns into ``labels``.
+        labels: The C classes.
+        label: The class to answer; the most frequent one by default.
+    """
+    true = _columns(np.asarray(y_true), labels, "y_true")
+    answer = int(np.bincount(true, minlength=len(labels)).argmax()) if label is None else labels.index(label)
+    total = confusion_matrix(true, np.full_like(true, answer), labels)
+    names = ("accuracy", "balanced_accuracy", "weighted_f1", "macro_f1")
+    return {"label": labels[answer], **{name: _number(_STATISTICS[name](total)) for name in names}}
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
+
+
+def _mean_defined(values: Floats) -> Floats:
+    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def _hits(cm: NDArray[Any]) -> NDArray[Any]:
+    return np.diagonal(cm, axis1=-2, axis2=-1)
+
+
+def _recall(cm: NDArray[Any]) -> Floats:
+    return _ratio(_hits(cm), cm.sum(axis=-1))
+
+
+def _f1(cm: NDArray[Any]) -> Floats:
+    return _ratio(2 * _hits(cm), cm.sum(axis=-1) + cm.sum(axis=-2))
+
+
+def _accuracy(cm: NDArray[Any]) -> Floats:
+    return _ratio(_hits(cm).sum(axis=-1), cm.sum(axis=(-2, -1)))
+
+
+def _balanced_accuracy(cm: NDArray[Any]) -> Floats:
+    return _mean_defined(_recall(cm))
+
+
+def _weighted_f1(cm: NDArray[Any]) -> Floats:
+    support = cm.sum(axis=-1)
+    return _ratio((np.nan_to_num(_f1(cm)) * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def _macro_f1(cm: NDArray[Any]) -> Floats:
+    return _mean_defined(_f1(cm))
+
+
+def _mcc(cm: NDArray[Any]) -> Floats:
+    true, pred, n = (x.astype(np.float64) for x in (cm.sum(axis=-1), cm.sum(axis=-2), cm.sum(axis=(-2, -1))))
+    covariance = _hits(cm).sum(axis=-1) * n - (true * pred).sum(axis=-1)
+    variances = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (pred**2).sum(axis=-1))
+    return _ratio(covariance, np.sqrt(variances))
+
+
+def _kappa(cm: NDArray[Any]) -> Floats:
+    n = cm.sum(axis=(-2, -1)).astype(np.float64)
+    by_chance = _ratio((cm.sum(axis=-1).astype(np.float64) * cm.sum(axis=-2)).sum(axis=-1), n**2)
+    return _ratio(_accuracy(cm) - by_chance, 1 - by_chance)
+
+
+_STATISTICS: dict[str, Callable[[NDArray[Any]], Floats]] = {
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+    "weighted_f1": _weighted_f1,
+    "macro_f1": _macro_f1,
+    "mcc": _mcc,
+    "kappa": _kappa,
+    "acc1": _accuracy,
+    "mean_per_class_recall": _balanced_accuracy,
+}
+
+
+def _group_confusions(true: Ints, pred: Ints, size: int, groups: Any) -> Ints:
+    """(C, C), or (G, C, C) where there are groups."""
+    cell = true * size + pred
+    if groups is None:
+        return np.bincount(cell, minlength=size * size).reshape(size, size)
+    if len(groups) != len(true):
+        raise UserError(f"groups names {len(groups)} samples; expected {len(true)}")
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    counts = np.bincount(codes * size * size + cell, minlength=len(names) * size * size)
+    return counts.reshape(-1, size, size)
+
+
+def _auroc_interval(true: Ints, scores: Floats, groups: Any, seed: int, num_resamples: int) -> Interval:
+    codes = np.arange(len(true)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    draws = [
+        _auroc(true, scores, w[:, codes]) for w in draw_weights(int(codes.max()) + 1, seed, num_resamples)
+    ]
+    return percentiles(np.concatenate(draws))
+
+
+def _auroc(true: Ints, scores: Floats, weights: Floats) -> Floats:
+    """(R,) macro one-against-rest AUROC of samples weighted (R, N)."""
+    if scores.shape[1] == 2:
+        return _binary_auroc(true == 1, scores[:, 1] - scores[:, 0], weights)
+    areas = [_binary_auroc(true == c, scores[:, c], weights) for c in range(scores.shape[1])]
+    return _mean_defined(np.stack(areas, axis=-1))
+
+
+def _binary_auroc(positive: NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+    """Weighted Mann-Whitney: share of (positive, negative) pairs in the right order, ties counting half."""
+    order = np.argsort(score, kind="stable")
+    ranked = score[order]
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    weights, positive = weights[:, order], positive[order]
+    above = np.add.reduceat(weights * positive, starts, axis=1)
+    equal = np.add.reduceat(weights * ~positive, starts, axis=1)
+    below = equal.cumsum(axis=1) - equal
+    return _ratio((above * (below + equal / 2)).sum(axis=1), above.sum(axis=1) * equal.sum(axis=1))
+
+
+def _columns(values: NDArray[Any], labels: Sequence[Any], name: str) -> Ints:
+    """Labels as columns; integers are taken as columns already, unless the labels are integers themselves."""
+    if len(labels) == 0:
+        raise UserError("labels is empty; expected the classes in the order of the columns")
+    numbers = np.issubdtype(values.dtype, np.integer)
+    if numbers and not isinstance(labels[0], int | np.integer):
+        if values.size and (values.min() < 0 or values.max() >= len(labels)):
+            raise UserError(f"{name} holds column {values.max()}; there are {len(labels)} labels")
+        return values.astype(np.int64)
+    place = {label: i for i, label in enumerate(labels)}
+    unknown = next((value for value in values.tolist() if value not in place), None)
+    if unknown is not None:
+        raise UserError(
+            f"{name} holds {unknown!r}, which is not among the labels: {', '.join(map(str, labels))}"
+        )
+    return np.array([place[value] for value in values.tolist()], dtype=np.int64)
+
+
+def _scores(scores: ArrayLike, true: Ints, labels: Sequence[Any]) -> Floats:
+    table = np.asarray(scores, dtype=np.float64)
+    if table.shape != (len(true), len(labels)):
+        raise UserError(
+            f"scores has shape {table.shape}; expected (samples, labels) = ({len(true)}, {len(labels)})"
+        )
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if len(bad):
+        raise UserError(f"scores: {len(bad)} of {len(table)} rows are not finite, the first is row {bad[0]}")
+    return table
+
+
+def _in_top(scores: Floats, true: Ints, k: int) -> Floats:
+    """(N,) 1.0 where the true class is among the k best; of equal scores the earlier column ranks first."""
+    own = np.take_along_axis(scores, true[:, None], axis=1)
+    earlier = np.arange(scores.shape[1]) < true[:, None]
+    return (((scores > own) | ((scores == own) & earlier)).sum(axis=1) < k).astype(np.float64)
+
+
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

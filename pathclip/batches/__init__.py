@@ -1,1 +1,19 @@
-"""To be written."""
+"""Shard -> Batch: order, decode, augment, tokenise, resume state."""
+
+from pathclip.batches.batch import Batch, caption_id, stable_id
+from pathclip.batches.config import AugmentConfig, BatchConfig
+from pathclip.batches.decode import BadImageError, decode_crop
+from pathclip.batches.loader import ShardLoader
+from pathclip.batches.order import Order
+
+__all__ = [
+    "AugmentConfig",
+    "BadImageError",
+    "Batch",
+    "BatchConfig",
+    "Order",
+    "ShardLoader",
+    "caption_id",
+    "decode_crop",
+    "stable_id",
+]

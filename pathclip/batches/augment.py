@@ -1,0 +1,66 @@
+"""Augmentation made for stained tissue: where to cut, how to turn, how strongly each stain took."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pathclip.batches.config import AugmentConfig
+from pathclip.batches.decode import Box
+
+__all__ = ["choose_box", "jitter_stain", "turn"]
+
+# Optical density of haematoxylin, eosin and the residual in red, green, blue (Ruifrok & Johnston 2001).
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
+UNMIX = np.linalg.inv(STAINS)
+DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # of each 8-bit value
+
+
+def choose_box(width: int, height: int, config: AugmentConfig, rng: np.random.Generator) -> Box:
+    """A random crop: area in [min_scale, 1] of the largest centred square, aspect near 1.
+
+    With ``min_scale`` and ``max_aspect`` 1 it is the centre square.
+    """
+    side = min(width, height)
+    area = side * side * rng.uniform(config.min_scale, 1)
+    aspect = math.exp(rng.uniform(-1, 1) * math.log(config.max_aspect))
+    w, h = min(math.sqrt(area * aspect), width), min(math.sqrt(area / aspect), height)
+    whole = config.min_scale == 1 and config.max_aspect == 1
+    x, y = (0.5, 0.5) if whole else rng.uniform(size=2)
+    left, upper = (width - w) * x, (height - h) * y
+    if whole:
+        left, upper = float(round(left)), float(round(upper))
+    return left, upper, left + w, upper + h
+
+
+def turn(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Quarter turns and mirrors of a square (H, H, 3) picture; a view."""
+    turns, mirror = int(rng.integers(4)), rng.random() < 0.5
+    if config.quarter_turns:
+        image = np.rot90(image, turns)
+    return image[:, ::-1] if config.flips and mirror else image
+
+
+def jitter_stain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Scale and shift each stain's concentration: c -> c * U(1 - s, 1 + s) + U(-t, t).
+
+    Args:
+        image: uint8 (H, W, 3).
+        config: ``stain`` is s, ``stain_shift`` is t.
+        rng: Of this sample.
+
+    Source: Tellez et al. 2018, whole-slide mitosis detection (arXiv:1808.05896), section III-C.
+    """
+    factors = 1 + config.stain * rng.uniform(-1, 1, 3)
+    shifts = config.stain_shift * rng.uniform(-1, 1, 3)
+    if not (config.stain or config.stain_shift):
+        return image
+    mix = (UNMIX @ np.diag(factors) @ STAINS).astype(np.float32)  # density (..., 3) @ mix
+    density = DENSITY[image.reshape(-1, 3)] @ mix
+    density += (shifts @ STAINS).astype(np.float32)
+    light = np.exp(-density, out=density)
+    light *= 256
+    light -= 0.5  # minus one, plus a half for rounding
+    return np.clip(light, 0, 255, out=light).astype(np.uint8).reshape(image.shape)

@@ -1,0 +1,39 @@
+"""What a batch is made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pathclip.core.config import Config
+
+__all__ = ["AugmentConfig", "BatchConfig"]
+
+
+class AugmentConfig(Config):
+    """Changes that keep a diagnosis. All at their zero (or off) gives the plain centre crop."""
+
+    min_scale: float = Field(0.6, gt=0, le=1, description="smallest area of the crop; 1 takes the whole")
+    max_aspect: float = Field(1.15, ge=1, description="largest ratio of the crop's sides")
+    flips: bool = Field(True, description="mirror at random")
+    quarter_turns: bool = Field(True, description="turn by 0, 90, 180 or 270 degrees at random")
+    stain: float = Field(0.15, ge=0, lt=1, description="scale each stain by a factor in 1 +- this")
+    stain_shift: float = Field(
+        0.01, ge=0, lt=1, description="add up to +- this optical density to each stain"
+    )
+
+    @classmethod
+    def off(cls) -> AugmentConfig:
+        """No change but the centre crop and the resize."""
+        return cls(min_scale=1, max_aspect=1, flips=False, quarter_turns=False, stain=0, stain_shift=0)
+
+
+class BatchConfig(Config):
+    """How samples become batches."""
+
+    size: int = Field(64, ge=1, description="samples per step, over all ranks together")
+    captions: Literal["any", "first"] = Field("any", description="draw any caption of a sample, or its first")
+    workers: int = Field(2, ge=0, description="threads that decode ahead; 0 decodes in the training thread")
+    prefetch: int = Field(2, ge=1, description="batches prepared ahead")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)

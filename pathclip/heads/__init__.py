@@ -1,4 +1,4 @@
-"""What a trained dual encoder is used for: classes by prompts, neighbours, and the numbers that judge both."""
+"""What a trained dual encoder is used for: classes by prompts, neighbours, and numbers that judge both."""
 
 from __future__ import annotations
 

@@ -13,20 +13,29 @@ from pathclip.heads.metrics import (
     per_class_metrics,
     weighted_f1,
 )
+from pathclip.heads.prompts import Prompts, PromptSet, load_prompts, shipped_prompts
 from pathclip.heads.retrieval import first_hit_ranks, random_recall, recall_at_k, retrieval_metrics
+from pathclip.heads.zeroshot import ZeroShotResult, build_classifier, classify
 
 __all__ = [
+    "PromptSet",
+    "Prompts",
+    "ZeroShotResult",
     "accuracy",
     "balanced_accuracy",
     "bootstrap_interval",
+    "build_classifier",
     "classification_metrics",
+    "classify",
     "confusion_matrix",
     "constant_class_baseline",
     "first_hit_ranks",
+    "load_prompts",
     "macro_f1",
     "per_class_metrics",
     "random_recall",
     "recall_at_k",
     "retrieval_metrics",
+    "shipped_prompts",
     "weighted_f1",
 ]

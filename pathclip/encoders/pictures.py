@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from pathclip.core.errors import FaultError, UserError
 __all__ = ["PICTURE_SUFFIXES", "as_rgb", "describe", "split_batch"]
 
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
+UNDECODABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    ArithmeticError,
+    IndexError,
+)  # Pillow raises all of these
 
 
 def split_batch(images: Any) -> list[Any]:
@@ -22,7 +31,7 @@ def split_batch(images: Any) -> list[Any]:
     Raises:
         UserError: If it is nothing that holds pictures.
     """
-    if isinstance(images, str | Path | Image.Image):
+    if isinstance(images, str | Path | bytes | memoryview | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | torch.Tensor):
         if images.ndim == 4:
@@ -52,7 +61,8 @@ def as_rgb(item: Any) -> Image.Image:
     """Open and convert one picture: EXIF orientation applied, transparency on white, 16 bit scaled to 8.
 
     Args:
-        item: A path, a PIL picture, a uint8 or uint16 array (H, W), (H, W, 3|4), or a uint8 tensor (3, H, W).
+        item: A path, the bytes of a picture file, a PIL picture, a uint8 or uint16 array (H, W), (H, W, 3|4),
+            or a uint8 tensor (3, H, W).
 
     Raises:
         FaultError: If the picture cannot be decoded or is larger than ``PIL.Image.MAX_IMAGE_PIXELS``.
@@ -60,8 +70,10 @@ def as_rgb(item: Any) -> Image.Image:
     """
     if isinstance(item, str | Path):
         return _open(Path(item))
+    if isinstance(item, bytes | memoryview):
+        return _open(io.BytesIO(item))
     if isinstance(item, Image.Image):
-        return _upright(item)
+        return _decode(item)
     if isinstance(item, torch.Tensor):
         return _from_array(_tensor_pixels(item))
     if isinstance(item, np.ndarray):
@@ -69,11 +81,10 @@ def as_rgb(item: Any) -> Image.Image:
     raise UserError(f"{type(item).__name__} is no picture; give a path, PIL picture, array or tensor")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: Path | io.BytesIO) -> Image.Image:
     try:
-        with Image.open(path) as image:
-            _refuse_bomb(image.size)
-            return _upright(image)
+        with Image.open(source) as image:
+            return _decode(image)
     except FileNotFoundError:
         raise FaultError("no such file") from None
     except IsADirectoryError:
@@ -82,8 +93,19 @@ def _open(path: Path) -> Image.Image:
         raise FaultError("not a picture, or in a format that Pillow does not read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise FaultError(f"too large: {error}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, IndexError) as error:
-        raise FaultError(f"cannot be decoded: {error}") from None  # Pillow's decoders raise all of these
+    except UNDECODABLE as error:
+        raise FaultError(f"cannot be decoded: {error}") from None
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    """Pixels of a picture that may be open but not yet decoded."""
+    try:
+        _refuse_bomb(image.size)
+        return _upright(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise FaultError(f"too large: {error}") from None
+    except UNDECODABLE as error:
+        raise FaultError(f"cannot be decoded: {error}") from None
 
 
 def _refuse_bomb(size: tuple[int, int]) -> None:

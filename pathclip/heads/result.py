@@ -23,7 +23,7 @@ class HasProvenance(Protocol):
 def write_result(
     folder: str | Path,
     *,
-    dataset: str,
+    dataset: str | None,
     model: HasProvenance | str,
     task: str,
     metrics: Mapping[str, Any],
@@ -38,7 +38,7 @@ def write_result(
 
     Args:
         folder: Created if need be.
-        dataset: Name of what was scored.
+        dataset: Name of what was scored; None where no benchmark stands behind the pictures.
         model: The model, whose provenance is merged below ``provenance``; or its name.
         task: For example ``zeroshot_classification`` or ``zeroshot_retrieval``.
         metrics: Name to value.

@@ -1,4 +1,4 @@
-"""Image and text towers that end in one space: built, loaded, saved, and fed with whatever holds a picture."""
+"""Image and text towers that end in one space: built, loaded, saved, fed with whatever holds a picture."""
 
 from __future__ import annotations
 

@@ -22,8 +22,16 @@ __all__ = ["Architecture", "build_clip", "evaluation_transform", "find_architect
 
 CONFIGS = Path(__file__).parent / "configs"
 MODEL_KEYS = frozenset(
-    ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text")
-    + ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
+    (
+        "embed_dim",
+        "vision_cfg",
+        "text_cfg",
+        "quick_gelu",
+        "custom_text",
+        "init_logit_scale",
+        "init_logit_bias",
+        "nonscalar_logit_scale",
+    )
 )
 VISION_KEYS = frozenset(field.name for field in dataclasses.fields(CLIPVisionCfg))
 TEXT_KEYS = frozenset(field.name for field in dataclasses.fields(CLIPTextCfg))
@@ -49,8 +57,8 @@ class Architecture:
         """A copy with some values changed.
 
         Args:
-            overrides: Keys of ``model_cfg``; ``vision_cfg``, ``text_cfg`` and ``preprocess_cfg`` take dicts that
-                are merged. ``image_size`` and ``context_length`` may be given directly.
+            overrides: Keys of ``model_cfg``; ``vision_cfg``, ``text_cfg`` and ``preprocess_cfg`` take dicts,
+                which are merged. ``image_size`` and ``context_length`` may be given directly.
 
         Raises:
             UserError: If a key does not exist.
@@ -123,7 +131,7 @@ def checked(name: str, config: Any, *, place: str | None = None) -> Architecture
 
 
 def build_clip(architecture: Architecture, *, seed: int = 0) -> nn.Module:
-    """Build the module with weights drawn from ``seed``, on the CPU; torch's own random state is left as it was.
+    """Build the module on the CPU, its weights drawn from ``seed``; torch's random state is left as it was.
 
     Raises:
         UserError: If open_clip cannot build it.
@@ -131,8 +139,8 @@ def build_clip(architecture: Architecture, *, seed: int = 0) -> nn.Module:
     config = copy.deepcopy(architecture.model_cfg)
     if "hf_model_name" in config["text_cfg"]:
         raise UserError(
-            f"model {architecture.name} has a Hugging Face text tower ({config['text_cfg']['hf_model_name']}); "
-            "these formats are not supported yet"
+            f"model {architecture.name} has Hugging Face text tower {config['text_cfg']['hf_model_name']}, "
+            "which is not supported yet"
         )
     kind = CustomTextCLIP if config.pop("custom_text", False) else CLIP
     with torch.random.fork_rng(devices=[]):

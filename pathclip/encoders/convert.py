@@ -218,8 +218,8 @@ def architecture_from_weights(weights: Mapping[str, Tensor], *, quick_gelu: bool
         }
     except (KeyError, ValueError, AttributeError):
         raise UserError(
-            f"{name}: the file holds weights without a config, and they are not those of an OpenAI-style ViT CLIP; "
-            "put open_clip_config.json beside the file and load the folder"
+            f"{name}: the file has no config with it, and its weights are not those of an OpenAI-style ViT "
+            "CLIP; put open_clip_config.json beside the file and load the folder"
         ) from None
     return checked(name, {"model_cfg": model_cfg})
 

@@ -54,7 +54,8 @@ class DualEncoder(nn.Module):
     Args:
         clip: The open_clip model.
         architecture: What it was built from; saved with it.
-        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` to run the towers under autocast. Weights stay float32.
+        precision: ``"fp32"``; ``"bf16"`` or ``"fp16"`` run the towers under autocast and leave the weights as
+            they are.
         source: Where the weights came from.
 
     Attributes:
@@ -141,7 +142,7 @@ class DualEncoder(nn.Module):
         Args:
             images: uint8, or float already normalised, (B, 3, S, S) with S = ``image_size``.
             normalize: Scale each feature to unit length.
-            features: ``"projected"`` for the shared space, ``"pooled"`` for the tower's output before projection.
+            features: ``"projected"`` for the shared space, ``"pooled"`` for the tower before projection.
 
         Returns:
             (B, D) float32 on the model's device.
@@ -167,7 +168,7 @@ class DualEncoder(nn.Module):
         return F.normalize(encoded, dim=-1) if normalize else encoded
 
     def encode_tokens(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
-        """Features of tokenised texts, int64 (B, T) -> (B, D) float32 on the model's device; differentiable."""
+        """Features of tokens, int64 (B, T) -> (B, D) float32 on the model's device; differentiable."""
         with self._cast():
             encoded = self.clip.encode_text(tokens.to(self.device)).float()
         return F.normalize(encoded, dim=-1) if normalize else encoded
@@ -235,7 +236,7 @@ class DualEncoder(nn.Module):
     def encode_text(
         self, texts: str | Sequence[str], *, batch_size: int = 256, normalize: bool = True
     ) -> Tensor:
-        """Features of one or many texts, without gradient and in evaluation mode: (N, D) float32 on the CPU."""
+        """Features of one or many texts, without gradient, in evaluation mode: (N, D) float32 on the CPU."""
         tokens = self.tokenize(texts)
         with self.evaluating():
             parts = [self.encode_tokens(part, normalize=normalize).cpu() for part in tokens.split(batch_size)]
@@ -257,7 +258,7 @@ class DualEncoder(nn.Module):
         """Write a folder that `pathclip.load` and open_clip's ``local-dir:`` both read.
 
         Args:
-            folder: Gets ``open_clip_config.json``, ``open_clip_model.safetensors`` and, last, ``pathclip.json``.
+            folder: Gets ``open_clip_config.json``, ``open_clip_model.safetensors``, ``pathclip.json``.
             prompts: JSON-like: the prompts the model was used with.
             training: JSON-like: how it was trained.
         """
@@ -266,7 +267,7 @@ class DualEncoder(nn.Module):
         save_folder(self, Path(folder), prompts=prompts, training=training)
 
     def provenance(self) -> dict[str, Any]:
-        """How features of this model were obtained: model, pretrained, checkpoint_sha256, transform, versions."""
+        """How features are obtained: model, pretrained, checkpoint_sha256, precision, transform, versions."""
         from pathclip.encoders.folder import versions
 
         if self.source.sha256 is None and self.source.path is not None:
@@ -320,7 +321,7 @@ def tokenizer_of(architecture: Architecture) -> Any:
     vocab_size = text_cfg.get("vocab_size", 49408)
     if tokenizer.vocab_size > vocab_size:
         raise UserError(
-            f"model {architecture.name}: text_cfg.vocab_size is {vocab_size}, but its tokenizer makes ids up to "
+            f"model {architecture.name}: text_cfg.vocab_size is {vocab_size}, but its tokenizer makes ids to "
             f"{tokenizer.vocab_size - 1}; set text_cfg.vocab_size to {tokenizer.vocab_size}"
         )
     return tokenizer

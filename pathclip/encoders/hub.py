@@ -61,8 +61,8 @@ def _fetched(name: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub import constants
 
     raise UserError(
-        f"{name} is not in the cache ({constants.HF_HUB_CACHE}) and could not be fetched: {reason}; where there is "
-        f"a network run `hf download {name}`, or copy its files into a folder and give that folder's path"
+        f"{name} is not in the cache ({constants.HF_HUB_CACHE}) and could not be fetched: {reason}; run "
+        f"`hf download {name}` where there is a network, or copy its files into a folder and give its path"
     )
 
 

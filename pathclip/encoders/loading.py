@@ -1,4 +1,4 @@
-"""`load`: one call for a hub name, a model folder, a run folder or one weights file; the format is sniffed."""
+"""`load`: one call for a hub name, a model folder, a run folder or a weights file; the format is sniffed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ def load(
 ) -> DualEncoder:
     """Load a model, ready for inference (evaluation mode).
 
-    Reads open_clip folders (pathclip's own among them), Hugging Face CLIPModel folders (PLIP; converted exactly,
-    without transformers), run folders of ``pathclip train``, and single weights files. Nothing in a file is run.
+    Reads open_clip folders (pathclip's own among them), Hugging Face CLIPModel folders (PLIP; converted
+    exactly, without transformers), run folders of ``pathclip train``, and single weights files. Code in a file
+    is never run.
 
     Args:
-        name_or_path: A folder, a file, or a hub name such as ``"vinid/plip"``, taken from the cache if it is there.
+        name_or_path: A folder, a file, or a hub name such as ``"vinid/plip"`` (its cached files, if any).
         device: Where the model goes.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; the latter two run the towers under autocast.
         quick_gelu: The activation, for files that do not state it; a wrong one gives wrong features silently.
@@ -79,8 +80,8 @@ def _open_clip_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualE
         architecture = architecture.overridden(quick_gelu=quick_gelu)
     elif "quick_gelu" not in architecture.model_cfg:
         log.warning(
-            "%s does not state quick_gelu; plain GELU is assumed, as open_clip does. If the model was tuned from "
-            "OpenAI's weights, load it with quick_gelu=True",
+            "%s does not state quick_gelu; plain GELU is assumed, as open_clip does; if the model was tuned "
+            "from OpenAI's weights, load it with quick_gelu=True",
             folder / CONFIG_NAME,
         )
     path = find_weights(folder)
@@ -96,7 +97,7 @@ def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind != "clip":
         raise UserError(
-            f"{folder / 'config.json'} is of model_type {kind!r}; expected 'clip' (a Hugging Face CLIPModel), "
+            f"{folder / 'config.json'} is of model_type {kind!r}; expected 'clip' (HF's CLIPModel), "
             f"or {CONFIG_NAME} beside it"
         )
     preprocessor = folder / "preprocessor_config.json"
@@ -138,7 +139,7 @@ def _activation(path: Path, weights: dict[str, Tensor], quick_gelu: bool | None)
         return quick_gelu
     openai = any(value.dtype == torch.float16 for value in weights.values())  # OpenAI's own files are fp16
     log.warning(
-        "%s does not state its activation; %s is assumed from its dtype. If features look wrong, pass quick_gelu=%s",
+        "%s does not state its activation; %s is assumed from its dtype (if wrong, load it with quick_gelu=%s)",
         path,
         "QuickGELU" if openai else "plain GELU",
         not openai,

@@ -38,9 +38,7 @@ def split_batch(images: Any) -> list[Any]:
             return list(images)
         if images.ndim in (2, 3):
             return [images]
-        raise UserError(
-            f"pictures of shape {tuple(images.shape)}; expected (H, W, 3), (3, H, W) or a batch of them"
-        )
+        raise UserError(f"pictures of shape {tuple(images.shape)}; expected (H, W, 3), (3, H, W) or a batch")
     try:
         return list(images)
     except TypeError:

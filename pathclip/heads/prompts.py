@@ -1,4 +1,4 @@
-"""Class names and templates -> `Prompts`, from whatever a person has: a list, a dict, a file, a shipped name."""
+"""Class names and templates -> `Prompts`, from what a person has: a list, a dict, a file, a shipped name."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Prompts:
 
     @property
     def sha256(self) -> str:
-        """Hash of the content; equal for equal names and templates in equal order, wherever they came from."""
+        """Hash of the names and templates in their order; where they came from does not matter."""
         text = json.dumps(self.to_dict()["sets"], ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -93,15 +93,14 @@ def load_prompts(classes: Any, *, templates: Sequence[str] | str | None = None) 
     """Read prompts in any of the shapes in use.
 
     Args:
-        classes: A list of names; a dict of label to name or names; the path of a JSON, YAML or text file; the
+        classes: A list of names; a dict of label to name or names; a JSON, YAML or text file; the
             name of a shipped set; or `Prompts`. Files may be in MI-Zero's, CONCH's, KEEP's, TITAN's or
             clip_benchmark's shape, or hold a plain list or dict.
-        templates: Sentences to use instead of those of the file (or the default ones). ``"{}"`` uses the names
-            as they are.
+        templates: Sentences to use instead of the file's or the default ones; ``"{}"`` uses the bare names.
 
     Raises:
-        UserError: If there is no such file or set, or the content cannot classify: under two classes, an empty
-            name, a template without placeholder, sets of different classes.
+        UserError: If there is no such file or set, or its content cannot classify: under two classes, an
+            empty name, a template without placeholder, sets of different classes.
     """
     if isinstance(classes, Prompts):
         prompts = classes

@@ -26,7 +26,7 @@ class ZeroShotResult:
     """Scores of N pictures for C classes.
 
     Attributes:
-        scores: (N, C) float32, cosine of picture and class; a row of NaN for a picture that could not be read.
+        scores: (N, C) float32, cosine of picture and class; a row of NaN for an unreadable picture.
         probabilities: (N, C) float32, softmax of scale times scores.
         labels: Best class of each picture, None for one that could not be read.
         classnames: The C classes, in column order.
@@ -44,7 +44,7 @@ class ZeroShotResult:
     bad: tuple[BadPicture, ...] = field(default=())
 
     def table(self) -> Any:
-        """One row per picture (polars): image, label, probability, ``score_CLASS``, ``prob_CLASS``, reason."""
+        """One row per picture, as a polars frame: image, label, probability, reason, scores, probabilities."""
         import polars as pl
 
         reasons = {item.index: item.reason for item in self.bad}
@@ -87,8 +87,8 @@ class ZeroShotResult:
 def build_classifier(model: DualEncoder, prompts: Any, *, batch_size: int = 256) -> Tensor:
     """One unit column per class.
 
-    Per set, the unit features of all names in all templates are averaged and renormalised; over several sets the
-    columns are averaged and renormalised again, so each set counts equally.
+    Per set, the unit features of all names in all templates are averaged and renormalised. Over several sets
+    the columns are averaged and renormalised again, so each set counts equally.
 
     Args:
         model: Encodes the texts.
@@ -139,9 +139,9 @@ def classify(
     Raises:
         UserError: If the classes cannot be read, or ``images`` holds things that are no pictures.
 
-    Example:
-        >>> pathclip.classify(model, ["a.jpg"], {"tumour": ["adenocarcinoma"], "fat": ["adipose tissue"]}).labels
-        ('fat',)
+    Example::
+
+        pathclip.classify(model, "a.jpg", {"tumour": ["adenocarcinoma"], "fat": ["adipose tissue"]}).labels
     """
     prompts = load_prompts(classes, templates=templates)
     items = split_batch(images)

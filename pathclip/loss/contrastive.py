@@ -179,8 +179,8 @@ def _check_choices(kind: str, positives: str | None, label_smoothing: float, bac
 def _check_features(image: Tensor, text: Tensor) -> None:
     if image.ndim != 2 or text.ndim != 2 or image.shape[1] != text.shape[1]:
         raise UserError(
-            f"image_features are {tuple(image.shape)}, text_features {tuple(text.shape)}: expected (B, D) and "
-            "(M, D) with one D"
+            f"image_features are {tuple(image.shape)}, text_features {tuple(text.shape)}: "
+            "expected (B, D) and (M, D) with one D"
         )
     if len(image) == 0 or len(text) == 0:
         raise UserError("contrastive_loss needs at least one image and one text")

@@ -60,7 +60,7 @@ class Problem:
     reduce: Callable[[Tensor, str], Tensor] = _alone
 
     def matching(self, rows: slice) -> Tensor | None:
-        """bool (rows, M): any of the K ids agrees, or own. None under ``diagonal``."""
+        """Bool (rows, M): any of the K ids agrees, or own. None under ``diagonal``."""
         if self.image_ids is None or self.text_ids is None:
             return None
         image_ids, text_ids = self.image_ids[rows], self.text_ids
@@ -72,7 +72,7 @@ class Problem:
         return match
 
     def hidden(self, rows: slice, match: Tensor | None) -> Tensor | None:
-        """bool (rows, M): pairs that leave the denominators. None where none does."""
+        """Bool (rows, M): pairs that leave the denominators. None where none does."""
         if match is None or self.positives != "masked":
             return None
         own = self.own[rows]

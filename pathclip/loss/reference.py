@@ -1,4 +1,4 @@
-"""The loss as the formula says it: the whole matrix, differentiated by autograd. For reading and comparing."""
+"""The loss as the formula says it: the whole matrix, differentiated by autograd; for reading, comparing."""
 
 from __future__ import annotations
 

@@ -1,0 +1,156 @@
+"""All choices of a training run, one frozen model per part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from pathclip.batches import BatchConfig
+from pathclip.core.config import Config
+from pathclip.loss import LossConfig
+
+__all__ = [
+    "CheckpointConfig",
+    "DataConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RetrievalSet",
+    "ScheduleConfig",
+    "TrainConfig",
+    "WatchConfig",
+    "ZeroShotSet",
+]
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+class DataConfig(Config):
+    """What to train on."""
+
+    dataset: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
+        (), description="dataset folder(s) that `pathclip ingest` wrote, or webdataset tars"
+    )
+    split: str = Field("train", description="the split to train on")
+
+
+class ModelConfig(Config):
+    """What to train."""
+
+    name: str = Field(
+        "tiny-vit-112", description="a shipped config, an open_clip model name, or a JSON config"
+    )
+    init: str | None = Field(
+        None, description="start from these weights (anything `pathclip.load` reads); `name` is not used then"
+    )
+
+
+class OptimConfig(Config):
+    """AdamW; no weight decay on biases, norms and the scale."""
+
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's two decay rates")
+    eps: float = Field(1e-6, gt=0, description="AdamW's epsilon")
+    weight_decay: float = Field(0.1, ge=0, description="on matrices only")
+    grad_clip: float | None = Field(
+        None, gt=0, description="largest norm of the gradient; unset: no clipping"
+    )
+
+
+class ScheduleConfig(Config):
+    """How long, and the learning rate on the way: linear warmup, then a cosine to ``min_lr``."""
+
+    steps: int | None = Field(None, ge=1, description="steps to take; this or epochs")
+    epochs: float | None = Field(None, gt=0, description="passes over the data; this or steps")
+    warmup_steps: int | None = Field(None, ge=0, description="unset: a twentieth of the run")
+    min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("set steps or epochs, not both")
+        return self
+
+    def total_steps(self, count: int, batch_size: int) -> int:
+        """Steps of the run over ``count`` samples; ten passes where neither steps nor epochs is set."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, -(-round(count * (self.epochs or 10.0)) // batch_size))
+
+
+class ZeroShotSet(Config):
+    """Pictures in one subfolder per class, classified by prompts."""
+
+    data: Path = Field(description="folder with one subfolder per class")
+    classes: str | None = Field(
+        None, description="prompt file or shipped set; unset: prompts, else the folders' names"
+    )
+    limit: int | None = Field(None, ge=1, description="pictures per class at most")
+
+
+class RetrievalSet(Config):
+    """Pairs of a dataset's split, found by each other."""
+
+    dataset: Path | None = Field(None, description="dataset folder; unset: the first of data.dataset")
+    split: str = Field("val", description="the split")
+    limit: int | None = Field(None, ge=2, description="pairs at most")
+
+
+class EvalConfig(Config):
+    """What is measured while training, under names of the user's choice."""
+
+    every_steps: int = Field(0, ge=0, description="0: at the end only")
+    zeroshot: dict[str, ZeroShotSet] = Field(default_factory=dict)
+    retrieval: dict[str, RetrievalSet] = Field(default_factory=dict)
+
+
+class CheckpointConfig(Config):
+    """When to save; also at the end and on SIGTERM."""
+
+    every_steps: int = Field(1000, ge=0, description="0: not by steps")
+    every_minutes: float = Field(10.0, ge=0, description="0: not by time")
+    keep: int = Field(2, ge=1, description="newest checkpoints to keep")
+
+
+class WatchConfig(Config):
+    """What is written about the run."""
+
+    every_steps: int = Field(1, ge=1, description="a row of metrics.jsonl every so many steps")
+    tensorboard: bool = Field(False, description="also write tensorboard/ (extra: tracking)")
+
+
+class TrainConfig(Config):
+    """A training run."""
+
+    out: Path | None = Field(None, description="the run folder; must not hold a run yet")
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    batch: BatchConfig = Field(default_factory=BatchConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    watch: WatchConfig = Field(default_factory=WatchConfig)
+    prompts: str | None = Field(None, description="prompt file or shipped set that goes with the model")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the towers; weights stay float32")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    seed: int = Field(0, ge=0, description="of weights, order, captions, augmentation and dropout")
+    threads: int | None = Field(None, ge=1, description="torch's threads on the CPU; unset: as they are")
+    deterministic: bool | None = Field(None, description="same bits every time; unset: on the CPU")
+    max_bad_steps: int = Field(10, ge=0, description="steps in a row without a finite loss before giving up")
+    accumulation: int = Field(1, ge=1, description="only 1: gradient caching is to come")
+
+    @field_validator("accumulation")
+    @classmethod
+    def _no_accumulation(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError(
+                "accumulation is refused until gradient caching comes: the sum of small batches' losses "
+                "is not the loss of the large batch; use 1 and set batch.size"
+            )
+        return value

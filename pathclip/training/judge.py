@@ -1,0 +1,119 @@
+"""Zero-shot and retrieval figures during training, on sets that the user names."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pathclip.batches import caption_id
+from pathclip.core.errors import UserError
+from pathclip.encoders import PICTURE_SUFFIXES, DualEncoder
+from pathclip.shards import Dataset
+from pathclip.training.config import RetrievalSet, TrainConfig, ZeroShotSet
+
+__all__ = ["check_sets", "judge"]
+
+log = logging.getLogger("pathclip")
+CHUNK = 256  # pictures in memory at once
+
+
+def check_sets(config: TrainConfig) -> None:
+    """Meet every mistake in the named sets before training starts.
+
+    Raises:
+        UserError: If a folder, split or prompt file is missing.
+    """
+    for zeroshot in config.eval.zeroshot.values():
+        _folder_of_classes(zeroshot)
+        _classes(zeroshot, config)
+    for retrieval in config.eval.retrieval.values():
+        Dataset.open(_dataset(retrieval, config)).shards(retrieval.split)
+
+
+def judge(model: DualEncoder, config: TrainConfig) -> dict[str, dict[str, float]]:
+    """Measure every named set.
+
+    Returns:
+        Set -> metric -> value, for example ``{"val": {"balanced_accuracy": 0.8, "n": 480}}``.
+    """
+    results: dict[str, dict[str, float]] = {}
+    for name, zeroshot in config.eval.zeroshot.items():
+        results[name] = _zeroshot(model, zeroshot, config)
+    for name, retrieval in config.eval.retrieval.items():
+        results[name] = _retrieval(model, retrieval, config)
+    return results
+
+
+def _zeroshot(model: DualEncoder, chosen: ZeroShotSet, config: TrainConfig) -> dict[str, float]:
+    from pathclip.heads import balanced_accuracy, classify
+
+    folders = _folder_of_classes(chosen)
+    paths = [path for files in folders.values() for path in files]
+    truth = [name for name, files in folders.items() for _ in files]
+    result = classify(model, paths, _classes(chosen, config))
+    seen = [(t, p) for t, p in zip(truth, result.labels, strict=True) if p is not None]
+    value = balanced_accuracy([t for t, _ in seen], [p for _, p in seen])
+    return {"balanced_accuracy": float(value), "chance": 1 / len(folders), "n": len(seen)}
+
+
+def _retrieval(model: DualEncoder, chosen: RetrievalSet, config: TrainConfig) -> dict[str, float]:
+    import torch
+
+    from pathclip.heads import retrieval_metrics
+
+    images, captions, parts = [], [], []
+    dataset = Dataset.open(_dataset(chosen, config))
+    for count, (jpg, record) in enumerate(dataset.samples(chosen.split)):
+        if count == chosen.limit:
+            break
+        images.append(Image.open(io.BytesIO(jpg)))
+        captions.append(record["captions"][0]["text"])
+        if len(images) == CHUNK:
+            parts.append(model.encode_images(images))
+            images = []
+    if images:
+        parts.append(model.encode_images(images))
+    features = torch.cat(parts)
+    good = ~features.isnan().any(1)
+    ids = torch.tensor([caption_id(text) for text in captions])[good].tolist()
+    texts = model.encode_text(captions)[good]
+    found = retrieval_metrics(features[good], texts, ids, ids)
+    flat = {
+        f"{direction}_{key}": float(value)
+        for direction, values in found.items()
+        for key, value in values.items()
+        if key.startswith("R@")
+    }
+    return {**flat, "n": int(good.sum())}
+
+
+def _folder_of_classes(chosen: ZeroShotSet) -> dict[str, list[Path]]:
+    if not chosen.data.is_dir():
+        raise UserError(f"eval.zeroshot: {chosen.data} is no folder; expected one subfolder per class in it")
+    folders = {
+        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)[
+            : chosen.limit
+        ]
+        for folder in sorted(chosen.data.iterdir())
+        if folder.is_dir()
+    }
+    folders = {name: files for name, files in folders.items() if files}
+    if len(folders) < 2:
+        raise UserError(
+            f"eval.zeroshot: {chosen.data} holds {len(folders)} class folders with pictures, not 2"
+        )
+    return folders
+
+
+def _classes(chosen: ZeroShotSet, config: TrainConfig) -> Any:
+    from pathclip.heads import load_prompts
+
+    return load_prompts(chosen.classes or config.prompts or list(_folder_of_classes(chosen)))
+
+
+def _dataset(chosen: RetrievalSet, config: TrainConfig) -> Path:
+    return chosen.dataset or config.data.dataset[0]

@@ -1,1 +1,25 @@
-"""To be written."""
+"""Benchmarks: data and a head -> numbers with intervals, beside what chance and one constant answer give."""
+
+from __future__ import annotations
+
+from pathclip.evaluation.benchmarks import Benchmark, benchmarks
+from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
+from pathclip.evaluation.figure import confusion_png
+from pathclip.evaluation.report import EvaluateReport
+from pathclip.evaluation.retrieval import CaptionedImages, read_shards
+from pathclip.evaluation.run import evaluate
+
+__all__ = [
+    "Benchmark",
+    "CaptionedImages",
+    "EvaluateConfig",
+    "EvaluateReport",
+    "LabelledImages",
+    "benchmarks",
+    "confusion_png",
+    "evaluate",
+    "read_csv",
+    "read_folder",
+    "read_shards",
+]

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from pathclip.core.errors import UserError
 
-__all__ = ["exact_search", "first_hit_ranks", "random_recall", "recall_at_k", "retrieval_metrics"]
+__all__ = [
+    "NEVER",
+    "exact_search",
+    "expected_recall",
+    "first_hit_ranks",
+    "random_recall",
+    "recall_at_k",
+    "retrieval_metrics",
+]
 
 CHUNK = 2048
 NEVER = np.iinfo(np.int64).max
@@ -85,17 +93,26 @@ def first_hit_ranks(
 
 
 def random_recall(query_ids: Ids, gallery_ids: Ids, k: int) -> float:
-    """Expected recall at k of a random order: k / G where each query has one target, exact otherwise.
+    """Expected recall at k of a random order of the gallery: k / G where each query has one target."""
+    query_codes, gallery_codes = (codes.numpy() for codes in _codes(query_ids, gallery_ids))
+    occurs = np.bincount(gallery_codes, minlength=int(query_codes.max(initial=-1)) + 1)
+    return expected_recall(occurs[query_codes], len(gallery_codes), k)
+
+
+def expected_recall(num_targets: Sequence[int] | NDArray[np.int64], gallery_size: int, k: int) -> float:
+    """Mean chance that a random order of the gallery puts any of a query's targets among the first k.
 
     Of G items m are right: the chance that none of the first k is right is C(G - m, k) / C(G, k).
+
+    Args:
+        num_targets: (Q,) right items per query.
+        gallery_size: G.
+        k: Cut-off.
     """
-    query_codes, gallery_codes = (codes.numpy() for codes in _codes(query_ids, gallery_ids))
-    size = len(gallery_codes)
-    k = min(k, size)
-    occurs = np.bincount(gallery_codes, minlength=int(query_codes.max(initial=-1)) + 1)
-    targets, counts = np.unique(occurs[query_codes], return_counts=True)
-    ways = comb(size, k)
-    chances = [(ways - comb(size - int(m), k)) / ways for m in targets]
+    k = min(k, gallery_size)
+    ways = comb(gallery_size, k)
+    targets, counts = np.unique(np.asarray(num_targets), return_counts=True)
+    chances = [(ways - comb(gallery_size - int(m), k)) / ways for m in targets]
     return float(np.average(chances, weights=counts))
 
 

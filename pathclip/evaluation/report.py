@@ -1,0 +1,130 @@
+"""`EvaluateReport`: what an evaluation found, and the files it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pathclip.core.files import atomic_path, atomic_write
+from pathclip.encoders import BadPicture
+from pathclip.evaluation.figure import confusion_png
+from pathclip.heads.result import write_result
+
+__all__ = ["EvaluateReport", "Mistake"]
+
+PREDICTIONS_SCHEMA = "pathclip.predictions/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A picture that was classified wrongly, with the probability of the wrong class."""
+
+    path: Path
+    name: str
+    truth: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateReport:
+    """One model on one benchmark.
+
+    Attributes:
+        dataset: Name of what was scored.
+        task: ``zeroshot_classification`` or ``zeroshot_retrieval``.
+        metrics: Name to value, as in result.json.
+        intervals: 95 % bootstrap interval of each.
+        baselines: What the constant class and chance score.
+        counts: total, scored, bad, ignored.
+        bad: The pictures that could not be used, and why.
+        provenance: Model, prompts, data, seed, versions.
+        classnames: The classes, in the order of the matrix; empty for retrieval.
+        templates: Sentences the class names were put into.
+        classes: One row per class: support, precision, recall and its interval, F1.
+        confusion: (C, C) counts, rows the truth; None for retrieval.
+        predictions: A polars table, one row per picture.
+        mistakes: The most confident ones.
+        files: What `save` wrote, by role.
+    """
+
+    dataset: str
+    task: str
+    metrics: dict[str, Any]
+    intervals: dict[str, Any]
+    baselines: dict[str, Any]
+    counts: dict[str, int]
+    bad: tuple[BadPicture, ...]
+    provenance: dict[str, Any]
+    classnames: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    classes: tuple[dict[str, Any], ...] = ()
+    confusion: NDArray[np.int64] | None = None
+    predictions: Any = None
+    mistakes: tuple[Mistake, ...] = ()
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of ``--json``."""
+        return {
+            "dataset": self.dataset,
+            "task": self.task,
+            "metrics": self.metrics,
+            "intervals": self.intervals,
+            "baselines": self.baselines,
+            "counts": self.counts,
+            "bad": _bad(self.bad),
+            "classnames": list(self.classnames),
+            "files": self.files,
+        }
+
+    def save(self, out: str | Path) -> EvaluateReport:
+        """Write predictions, picture and page, and result.json last."""
+        from pathclip.evaluation.page import report_page
+
+        out = Path(out)
+        (out / "result.json").unlink(missing_ok=True)  # it would vouch for files that are being replaced
+        if self.predictions is not None:
+            self.files["predictions"] = out / "predictions.parquet"
+            with atomic_path(self.files["predictions"]) as temporary:
+                self.predictions.write_parquet(temporary, metadata={"schema": PREDICTIONS_SCHEMA})
+        if self.confusion is not None:
+            title = f"{self.dataset}: {self.provenance['model']}"
+            self.files["confusion"] = confusion_png(
+                out / "confusion.png", self.confusion, self.classnames, title=title
+            )
+        self.files["report"] = out / "report.html"
+        with atomic_write(self.files["report"], "w") as handle:
+            handle.write(report_page(self))
+        self.files["result"] = write_result(
+            out,
+            dataset=self.dataset,
+            model=self.provenance["model"],
+            task=self.task,
+            metrics=self.metrics,
+            intervals=self.intervals,
+            provenance=self.provenance,
+            classnames=self.classnames or None,
+            templates=self.templates or None,
+            details=self._details(),
+        )
+        return self
+
+    def _details(self) -> dict[str, Any]:
+        details: dict[str, Any] = {
+            "counts": self.counts,
+            "bad": _bad(self.bad),
+            "baselines": self.baselines,
+        }
+        if self.confusion is not None:
+            details |= {"confusion_matrix": self.confusion.tolist(), "classes": list(self.classes)}
+        return details
+
+
+def _bad(items: Sequence[BadPicture]) -> list[Mapping[str, str]]:
+    return [{"name": item.name, "reason": item.reason} for item in items]

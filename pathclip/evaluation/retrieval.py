@@ -1,0 +1,219 @@
+"""Image <-> caption retrieval over one split of a dataset of shards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pathclip.core.errors import FaultError, UserError
+from pathclip.core.files import sha256_file
+from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
+from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.report import EvaluateReport
+from pathclip.heads.metrics import mean_interval
+from pathclip.heads.retrieval import NEVER, expected_recall, first_hit_ranks
+from pathclip.shards import Dataset
+
+__all__ = ["CaptionedImages", "evaluate_retrieval", "read_shards"]
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImages:
+    """One split of a dataset: pictures, still encoded, and what may caption them.
+
+    Attributes:
+        name: Of the data set, for the result.
+        root: The dataset folder.
+        split: The split.
+        keys: Sample ids.
+        pictures: Bytes of each picture.
+        captions: Every caption of each.
+        positives: What near-identical pictures and pictures of one thread share.
+        groups: What is resampled as a whole.
+        index_sha256: Hash of the dataset's index.json; None for foreign tars.
+    """
+
+    name: str
+    root: Path
+    split: str
+    keys: tuple[str, ...]
+    pictures: tuple[memoryview, ...]
+    captions: tuple[tuple[str, ...], ...]
+    positives: tuple[str, ...]
+    groups: tuple[str, ...]
+    index_sha256: str | None
+
+
+def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
+    """One split of a dataset folder.
+
+    Raises:
+        UserError: If there is no dataset, no such split, or fewer than two captioned pictures.
+    """
+    dataset = Dataset.open(data)
+    split = split or next((s for s in ("test", "val") if s in dataset.splits), None)
+    if split is None:
+        raise UserError(f"{data} has no split 'test'; choose one with --split: {', '.join(dataset.splits)}")
+    keys, pictures, records = [], [], []
+    for reader in dataset.readers(split):
+        for i in range(len(reader)):
+            keys.append(reader.key(i))
+            pictures.append(reader.jpg(i))
+            records.append(reader.record(i))
+    texts = [tuple(dict.fromkeys(c["text"] for c in r["captions"] if c["text"].strip())) for r in records]
+    kept = [i for i, captions in enumerate(texts) if captions]
+    if len(kept) < 2:
+        raise UserError(
+            f"{data}, split {split}: {len(kept)} pictures with captions; retrieval needs at least two"
+        )
+    index = dataset.root / "index.json"
+    return CaptionedImages(
+        name=f"{dataset.root.resolve().name}/{split}",
+        root=dataset.root,
+        split=split,
+        keys=tuple(keys[i] for i in kept),
+        pictures=tuple(pictures[i] for i in kept),
+        captions=tuple(texts[i] for i in kept),
+        positives=tuple(records[i].get("positive_id") or keys[i] for i in kept),
+        groups=tuple(records[i].get("group_id") or keys[i] for i in kept),
+        index_sha256=sha256_file(index) if index.is_file() else None,
+    )
+
+
+def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: EvaluateConfig) -> EvaluateReport:
+    """Recall at k both ways: pictures against every different caption, and captions against pictures.
+
+    A caption is right for a picture when the picture, or one of the same ``positive_id``, carries that text.
+
+    Raises:
+        FaultError: If no picture can be read, or the model gives features that are not finite.
+    """
+    features, failed = encode_pictures(
+        model, list(data.pictures), batch_size=config.batch_size, progress=True
+    )
+    bad = tuple(BadPicture(b.index, data.keys[b.index], b.reason) for b in failed)
+    good = sorted(set(range(len(data.keys))) - {item.index for item in bad})
+    if not good:
+        raise FaultError(
+            f"{data.root}: none of {len(data.keys)} pictures could be read; the first is {bad[0].name}"
+        )
+    relation = _Relation.of([data.captions[i] for i in good], [data.positives[i] for i in good])
+    images, texts = features[good], model.encode_text(relation.texts)
+    for what, table in (("pictures", images), ("captions", texts)):
+        if not table.isfinite().all():
+            raise FaultError(
+                f"the model gives features of {what} that are not finite; its weights are damaged"
+            )
+    ranks = relation.ranks(images, texts)
+    groups = {"image_to_text": [data.groups[i] for i in good], "text_to_image": None}
+    metrics: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    for way, name in (
+        ("image_to_text", "text_retrieval_recall"),
+        ("text_to_image", "image_retrieval_recall"),
+    ):
+        size = len(texts) if way == "image_to_text" else len(images)
+        metrics[way], intervals[way] = _direction(
+            ranks[way], relation.targets[way], size, groups[way], config
+        )
+        for k in config.ks:  # clip_benchmark's names
+            metrics[f"{name}@{k}"] = metrics[way][f"R@{k}"]
+            intervals[f"{name}@{k}"] = intervals[way][f"R@{k}"]
+    return EvaluateReport(
+        dataset=data.name,
+        task="zeroshot_retrieval",
+        metrics=metrics,
+        intervals=intervals,
+        baselines={"chance": {way: metrics[way]["random"] for way in ranks}},
+        counts={"total": len(data.keys), "scored": len(good), "bad": len(bad), "texts": len(texts)},
+        bad=bad,
+        provenance={
+            **model.provenance(),
+            "data": {
+                "path": str(data.root),
+                "split": data.split,
+                "index_sha256": data.index_sha256,
+                "benchmark": config.benchmark,
+            },
+            "seed": config.seed,
+            "num_resamples": config.num_resamples,
+        },
+    )
+
+
+def _direction(
+    ranks: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    size: int,
+    groups: Sequence[str] | None,
+    config: EvaluateConfig,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    draws = {"seed": config.seed, "num_resamples": config.num_resamples}
+    hits = {f"R@{k}": ranks < k for k in config.ks}
+    metrics: dict[str, Any] = {name: float(hit.mean()) for name, hit in hits.items()}
+    metrics |= {"median_rank": float(np.median(ranks)) + 1, "queries": len(ranks), "gallery": size}
+    metrics["random"] = {f"R@{k}": expected_recall(targets, size, k) for k in config.ks}
+    return metrics, {name: mean_interval(hit, groups, **draws) for name, hit in hits.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Relation:
+    """Which of the different texts are right for which pictures.
+
+    A query with several right answers of different ids is asked once per id; its rank is the best of these.
+    """
+
+    texts: list[str]
+    texts_of: list[list[int]]  # per picture
+    positives: list[str]  # per picture
+    positives_of: list[list[str]]  # per text
+
+    @classmethod
+    def of(cls, captions: Sequence[Sequence[str]], positives: Sequence[str]) -> _Relation:
+        place: dict[str, int] = {}
+        of_positive: dict[str, dict[int, None]] = defaultdict(dict)
+        for texts, positive in zip(captions, positives, strict=True):
+            of_positive[positive] |= dict.fromkeys(place.setdefault(text, len(place)) for text in texts)
+        positives_of: list[list[str]] = [[] for _ in place]
+        for positive, texts in of_positive.items():
+            for text in texts:
+                positives_of[text].append(positive)
+        return cls(list(place), [list(of_positive[p]) for p in positives], list(positives), positives_of)
+
+    @property
+    def targets(self) -> dict[str, NDArray[np.int64]]:
+        """How many items of the gallery are right for each query."""
+        pictures: dict[str, int] = defaultdict(int)
+        for positive in self.positives:
+            pictures[positive] += 1
+        return {
+            "image_to_text": np.array([len(texts) for texts in self.texts_of]),
+            "text_to_image": np.array([sum(pictures[p] for p in ids) for ids in self.positives_of]),
+        }
+
+    def ranks(self, images: torch.Tensor, texts: torch.Tensor) -> dict[str, NDArray[np.int64]]:
+        """Items that rank before the first right one, per query."""
+        return {
+            "image_to_text": _best_ranks(images, texts, self.texts_of, list(range(len(texts)))),
+            "text_to_image": _best_ranks(texts, images, self.positives_of, self.positives),
+        }
+
+
+def _best_ranks(
+    queries: torch.Tensor,
+    gallery: torch.Tensor,
+    right_ids: Sequence[Sequence[Any]],
+    gallery_ids: Sequence[Any],
+) -> NDArray[np.int64]:
+    repeats = np.repeat(np.arange(len(queries)), [len(ids) for ids in right_ids])
+    ranks = first_hit_ranks(queries[repeats], gallery, [i for ids in right_ids for i in ids], gallery_ids)
+    best = np.full(len(queries), NEVER)
+    np.minimum.at(best, repeats, ranks)
+    return best

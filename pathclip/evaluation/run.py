@@ -1,0 +1,55 @@
+"""`evaluate`: a model on a benchmark, in these lines."""
+
+from __future__ import annotations
+
+from pathclip.core.errors import UserError
+from pathclip.encoders import DualEncoder, load
+from pathclip.evaluation.benchmarks import benchmarks
+from pathclip.evaluation.classification import evaluate_classification
+from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.prompts import match_classes, prompts_for
+from pathclip.evaluation.report import EvaluateReport
+from pathclip.evaluation.retrieval import evaluate_retrieval
+
+__all__ = ["evaluate"]
+
+
+def evaluate(config: EvaluateConfig, *, model: DualEncoder | None = None) -> EvaluateReport:
+    """Score a model and write result.json, predictions, the confusion matrix and a page to look at.
+
+    Data and classes are checked before the model is loaded. Pictures that cannot be read are named in the
+    result, counted and left out.
+
+    Args:
+        config: What to do.
+        model: Used instead of loading ``config.model``.
+
+    Raises:
+        UserError: If the data, classes, benchmark or model are not as expected.
+        FaultError: If no picture can be read, or features are not finite.
+    """
+    benchmark = benchmarks[config.benchmark]
+    data = benchmark.read(config.data, config.split)
+    if benchmark.task == "zeroshot_retrieval":
+        if config.classes is not None:
+            raise UserError(
+                "classes are given, but retrieval uses the captions of the data; leave --classes out"
+            )
+        return evaluate_retrieval(_model(config, model), data, config).save(config.out)
+    prompts = prompts_for(config, data.labels, benchmark.prompts)
+    match_classes(data.labels, prompts, data.name)
+    return evaluate_classification(_model(config, model), data, prompts, config).save(config.out)
+
+
+def _model(config: EvaluateConfig, model: DualEncoder | None) -> DualEncoder:
+    if model is not None:
+        return model
+    if config.model is None:
+        raise UserError("no model: set `model` to a hub name, a folder or a checkpoint file")
+    return load(config.model, device=_device(config.device), precision=config.precision)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathclip.encoders.architecture import Architecture, find_architecture, shipped_configs
 from pathclip.encoders.encoder import DualEncoder, create
 from pathclip.encoders.feed import BadPicture, encode_pictures
+from pathclip.encoders.known import KNOWN_MODELS, KnownModel
 from pathclip.encoders.loading import load
 from pathclip.encoders.pictures import PICTURE_SUFFIXES
 
 __all__ = [
+    "KNOWN_MODELS",
     "PICTURE_SUFFIXES",
     "Architecture",
     "BadPicture",
     "DualEncoder",
+    "KnownModel",
     "create",
     "encode_pictures",
     "find_architecture",

@@ -32,12 +32,12 @@ def load(
     """Load a model, ready for inference (evaluation mode).
 
     Reads open_clip folders (pathclip's own among them), Hugging Face CLIPModel folders (PLIP; converted
-    exactly, without transformers), run folders of ``pathclip train``, and single weights files. Code in a file
-    is never run.
+    exactly, without transformers), run folders of ``pathclip train``, and single weights files. No code that
+    a file may hold is run.
 
     Args:
         name_or_path: A folder, a file, or a hub name such as ``"vinid/plip"`` (its cached files, if any).
-        device: Where the model goes.
+        device: Where the model goes; ``"auto"`` takes a CUDA device if there is one.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; the latter two run the towers under autocast.
         quick_gelu: The activation, for files that do not state it; a wrong one gives wrong features silently.
 
@@ -55,7 +55,17 @@ def load(
     else:
         raise UserError(_nothing_there(name))
     model.precision = DualEncoder.checked_precision(precision)
-    return model.to(device).eval()
+    return model.to(_device(device)).eval()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch's build without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device {str(device)!r} cannot be used: {reason}; try 'cpu' or 'auto'") from None
 
 
 def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
@@ -139,7 +149,7 @@ def _activation(path: Path, weights: dict[str, Tensor], quick_gelu: bool | None)
         return quick_gelu
     openai = any(value.dtype == torch.float16 for value in weights.values())  # OpenAI's own files are fp16
     log.warning(
-        "%s does not state its activation; %s is assumed from its dtype (if wrong, load it with quick_gelu=%s)",
+        "%s does not state its activation; %s is assumed from its dtype (or load it with quick_gelu=%s)",
         path,
         "QuickGELU" if openai else "plain GELU",
         not openai,

@@ -44,7 +44,7 @@ class ZeroShotResult:
     bad: tuple[BadPicture, ...] = field(default=())
 
     def table(self) -> Any:
-        """One row per picture, as a polars frame: image, label, probability, reason, scores, probabilities."""
+        """One row per picture, as a polars frame: image, label, probability, reason, scores and so on."""
         import polars as pl
 
         reasons = {item.index: item.reason for item in self.bad}

@@ -1,0 +1,80 @@
+"""``pathclip models``: what can be built, and what can be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from pathclip.cli.app import JsonOption, Outcome, app, verb
+
+
+@verb(app, "models")
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Show only names that contain this.")] = None,
+    json: JsonOption = False,
+) -> Outcome:
+    """List shipped configs, published models, open_clip architectures and shipped prompt sets.
+
+    "supported" means that the tests compare this file format with its reference implementation.
+    """
+    import open_clip
+
+    from pathclip.encoders import KNOWN_MODELS, shipped_configs
+    from pathclip.heads import shipped_prompts
+
+    def wanted(name: str) -> bool:
+        return pattern is None or pattern.lower() in name.lower()
+
+    data = {
+        "shipped_configs": [describe_config(name) for name in shipped_configs() if wanted(name)],
+        "published": [asdict(known) for known in KNOWN_MODELS if wanted(known.name)],
+        "open_clip": [name for name in open_clip.list_models() if wanted(name)],
+        "prompt_sets": [name for name in shipped_prompts() if wanted(name)],
+    }
+    return Outcome(data, as_text(data, pattern))
+
+
+def describe_config(name: str) -> dict[str, Any]:
+    """What a shipped config builds, without building it."""
+    from pathclip.encoders import find_architecture
+
+    config = find_architecture(name).model_cfg
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    tower = vision.get("timm_model_name") or (
+        f"ViT/{vision['patch_size']}, {vision['layers']} x {vision['width']}"
+    )
+    return {
+        "name": name,
+        "image_tower": tower,
+        "image_size": vision["image_size"],
+        "text_tower": f"{text['layers']} x {text['width']}",
+        "context_length": text["context_length"],
+        "embed_dim": config["embed_dim"],
+    }
+
+
+def as_text(data: dict[str, Any], pattern: str | None) -> list[Any]:
+    """Lines for people; the open_clip names only as a count unless a pattern narrows them."""
+    from pathclip.cli._text import columns, plain
+
+    text: list[Any] = []
+    if rows := data["shipped_configs"]:
+        text.append(plain("Small configs to train from scratch (`model` in a training config)", "bold"))
+        header = [key.replace("_", " ") for key in rows[0]]
+        text += [*columns([[str(value) for value in row.values()] for row in rows], header=header), ""]
+    if rows := data["published"]:
+        text.append(plain("Published models (--model NAME, or a folder with their files)", "bold"))
+        for row in rows:
+            facts = (row["status"], row["format"], row["access"], f"licence: {row['licence']}", row["note"])
+            text += [plain(row["name"]), plain(f"    {'; '.join(fact for fact in facts if fact)}")]
+        text.append("")
+    if names := data["open_clip"]:
+        listed = (
+            ", ".join(names) if pattern else f"{', '.join(names[:6])}, ... (`pathclip models ViT` narrows)"
+        )
+        text += [plain(f"{len(names)} open_clip architectures", "bold"), plain(listed), ""]
+    if names := data["prompt_sets"]:
+        text += [plain("Prompt sets (--classes NAME)", "bold"), plain(", ".join(names))]
+    return text or [plain(f"no name contains {pattern!r}")]

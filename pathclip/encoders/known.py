@@ -1,0 +1,71 @@
+"""Published pathology CLIPs: where they are, under which terms, and whether `load` reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["KNOWN_MODELS", "KnownModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A published model.
+
+    Attributes:
+        name: Hub name, to be given to `pathclip.load`.
+        format: How its files are laid out.
+        licence: Of the weights, as its page says.
+        access: ``"open"`` or ``"gated"`` (an account and the owner's consent).
+        status: ``"supported"``: features of this format equal the reference implementation's in the tests, on
+            random weights. ``"not yet"``: `load` says so.
+        note: What else to know.
+    """
+
+    name: str
+    format: str
+    licence: str
+    access: str
+    status: str
+    note: str = ""
+
+
+KNOWN_MODELS: tuple[KnownModel, ...] = (
+    KnownModel(
+        "vinid/plip",
+        "Hugging Face CLIPModel",
+        "not stated; card: research only",
+        "open",
+        "supported",
+        "ViT-B/32",
+    ),
+    KnownModel(
+        "wisdomik/QuiltNet-B-32",
+        "open_clip folder",
+        "MIT",
+        "open",
+        "supported",
+        "its config does not state quick_gelu",
+    ),
+    KnownModel(
+        "wisdomik/QuiltNet-B-16",
+        "open_clip folder",
+        "MIT",
+        "open",
+        "supported",
+        "its config does not state quick_gelu",
+    ),
+    KnownModel(
+        "openai/clip-vit-base-patch32", "Hugging Face CLIPModel", "MIT", "open", "supported", "not pathology"
+    ),
+    KnownModel("wisdomik/QuiltNet-B-16-PMB", "open_clip, BERT text tower", "MIT", "open", "not yet"),
+    KnownModel(
+        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        "open_clip, BERT text tower",
+        "MIT",
+        "open",
+        "not yet",
+    ),
+    KnownModel("Astaxanthin/KEEP", "KEEP", "MIT", "open", "not yet"),
+    KnownModel("MahmoodLab/CONCH", "CONCH", "CC-BY-NC-ND 4.0", "gated", "not yet"),
+    KnownModel("xiangjx/musk", "MUSK", "CC-BY-NC-ND 4.0", "gated", "not yet"),
+)

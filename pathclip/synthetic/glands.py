@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathclip.synthetic.canvas import Canvas, Window
-from pathclip.synthetic.noise import TABLE_PX, Field, table
+from pathclip.synthetic.noise import TABLE_PX, Field, scatter, table
 from pathclip.synthetic.nuclei import stamp_nuclei
 
 __all__ = ["Outline", "cribriform_nest", "crypt", "draw_outline", "tumour_gland"]
@@ -43,7 +43,7 @@ class Outline:
         return self.radius * (1 + sum(a * np.cos(k * theta + p) for k, a, p in self.waves))
 
     def polar(self, window: Window) -> tuple[Field, Field]:
-        """(h, w) depth below the outline in micrometres (negative outside) and angle in the stretched frame."""
+        """(h, w) depth below the outline (micrometres, negative outside) and stretched angle."""
         cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         root = np.float32(self.stretch**0.5)
         u = (window.dx * cos + window.dy * sin) / root
@@ -79,11 +79,11 @@ def crypt(canvas: Canvas, outline: Outline) -> None:
     inside = _step(depth, canvas.mpp)
     canvas.blend(window, _step(depth + 2.2, canvas.mpp) * 0.8, 0.12, 0.75)  # basement membrane
     canvas.blend(window, inside, 0.22 + 0.12 * _grain(canvas, window), 0.62 + 0.06 * _grain(canvas, window))
-    cells = max(int(2 * np.pi * outline.radius / rng.uniform(9.5, 13.0)), 8)
+    cells = max(int(2 * np.pi * outline.radius / rng.uniform(11.0, 15.0)), 7)
     f, start, stop = _goblets(rng, theta, cells, height)
     along = (depth - start) / (stop - start)  # 0 at the base of the vacuole, 1 at its mouth
-    girth = np.sqrt(np.clip(4 * along * (1 - along), 0, 1)) * (0.36 + 0.12 * along)
-    vacuole = np.clip((girth - np.abs(f)) * np.float32(7.0), 0, 1) * inside
+    girth = np.sqrt(np.clip(4 * along * (1 - along), 0, 1)) * (0.43 + 0.08 * along)
+    vacuole = np.clip((girth - np.abs(f)) * np.float32(9.0), 0, 1) * inside
     canvas.blend(window, vacuole * 0.94, 0.12 + 0.04 * _grain(canvas, window), 0.05)
     lumen = _step(depth - height * rng.uniform(0.98, 1.1), canvas.mpp)
     canvas.blend(window, lumen * 0.8, 0.08, rng.uniform(0.03, 0.2))
@@ -122,7 +122,7 @@ def tumour_gland(canvas: Canvas, outline: Outline, thickness: float) -> None:
 
 
 def _palisade(canvas: Canvas, outline: Outline, thickness: float) -> None:
-    """Rows of long nuclei at right angles to the basement membrane, more rows where the epithelium is higher."""
+    """Rows of long nuclei at right angles to the basement membrane; more where the epithelium is high."""
     rng = canvas.rng
     rows = max(int((thickness - 3) / 7.5), 1)
     for row in reversed(range(rows)):
@@ -159,8 +159,6 @@ def cribriform_nest(canvas: Canvas, outline: Outline) -> None:
 
 def _spread(rng: np.random.Generator, outline: Outline, spacing: float, margin: float) -> Field:
     """(N, 2) jittered points at least ``margin`` inside an outline."""
-    from pathclip.synthetic.noise import scatter
-
     reach = outline.reach
     points = scatter(rng, (2 * reach, 2 * reach), spacing, 0.0) - reach
     cos, sin, root = np.cos(outline.angle), np.sin(outline.angle), outline.stretch**0.5
@@ -171,13 +169,13 @@ def _spread(rng: np.random.Generator, outline: Outline, spacing: float, margin: 
 
 
 def _goblets(rng: np.random.Generator, theta: Field, cells: int, height: float) -> tuple[Field, Field, Field]:
-    """Per pixel: position across its cell (-0.5 to 0.5), and where that cell's vacuole starts and stops (depth)."""
+    """Per pixel: position across its cell (-0.5 to 0.5), depths where its vacuole starts and stops."""
     widths = rng.uniform(0.7, 1.3, cells)
     borders = np.cumsum(widths) / widths.sum() * 2 * np.pi - np.pi
     index = np.minimum(np.searchsorted(borders, theta), cells - 1)
     middle = borders - widths / widths.sum() * np.pi
     f = (theta - middle[index].astype(np.float32)) * (cells / (2 * np.pi) / widths).astype(np.float32)[index]
-    start = rng.uniform(0.16, 0.34, cells) * height
+    start = rng.uniform(0.14, 0.30, cells) * height
     stop = rng.uniform(0.75, 1.05, cells) * height
     empty = rng.random(cells) > 0.85  # an absorptive cell: no vacuole
     start[empty], stop[empty] = 1e4, 1e4 + 1

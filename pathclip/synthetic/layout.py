@@ -92,8 +92,7 @@ def draw_regions(rng: np.random.Generator, size_px: tuple[int, int], label: str)
     for spot, companion in zip(spots[2:], around, strict=False):
         size = rng.uniform(0.105, 0.135) * short
         regions.append(Region(companion, _blob(rng, spot, size * 1.25, size, 0.07)))
-    for spot in (spots[0], spots[1]):
-        regions.append(Region(label, _blob(rng, spot, 0.175 * short, 0.15 * short, 0.07)))
+    regions += [Region(label, _blob(rng, spot, 0.175 * short, 0.15 * short, 0.07)) for spot in spots[:2]]
     middle = (0.5 * width + rng.uniform(-0.02, 0.02) * width, 0.5 * height)
     regions.append(Region(label, _blob(rng, middle, 0.16 * short, 0.13 * short, 0.07)))
     return tuple(regions)

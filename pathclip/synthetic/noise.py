@@ -55,7 +55,9 @@ def table(width_px: int, height_px: int) -> Field:
     return field
 
 
-def scatter(rng: np.random.Generator, size: tuple[float, float], spacing: float, margin: float) -> Field:
+def scatter(
+    rng: np.random.Generator, size: tuple[float, float], spacing: float, margin: float, jitter: float = 0.33
+) -> Field:
     """Points on a jittered, turned hexagonal grid: even, but never regular.
 
     Args:
@@ -63,6 +65,7 @@ def scatter(rng: np.random.Generator, size: tuple[float, float], spacing: float,
         size: (height, width) of the area to cover.
         spacing: Mean distance of neighbours, in the same unit.
         margin: How far beyond the area points may lie.
+        jitter: Largest shift of a point along each axis, in spacings.
 
     Returns:
         (N, 2) float32 of (y, x).
@@ -72,7 +75,7 @@ def scatter(rng: np.random.Generator, size: tuple[float, float], spacing: float,
     count = int(np.ceil(reach / (spacing * 0.93)))
     rows, columns = np.mgrid[-count : count + 1, -count : count + 1].astype(np.float32)
     points = np.stack([rows * 0.93, (columns + 0.5 * (rows % 2)) * 1.07], axis=-1).reshape(-1, 2)
-    points += rng.uniform(-0.33, 0.33, points.shape)
+    points += rng.uniform(-jitter, jitter, points.shape)
     angle = rng.uniform(0, np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = points * spacing @ turn.T + np.array([height, width]) / 2

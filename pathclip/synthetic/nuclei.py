@@ -107,7 +107,7 @@ def _stamp(kind: str, mpp: float, direction: int, variant: int) -> tuple[Field, 
 def _axes(
     rng: np.random.Generator, side: int, mpp: float, oversample: int, angle: float
 ) -> tuple[Field, Field]:
-    """Coordinates along and across the nucleus in micrometres, on a finer grid, shifted by part of a pixel."""
+    """Micrometres along and across the nucleus, on a finer grid, shifted by part of a pixel."""
     ticks = ((np.arange(side * oversample) + 0.5) / oversample - side / 2) * mpp
     shift = rng.uniform(-0.4, 0.4, 2) * mpp
     y, x = ticks[:, None] + shift[0], ticks[None, :] + shift[1]

@@ -1,8 +1,8 @@
 """Tiled, pyramidal TIFF and Aperio SVS from one RGB array, without a compiled TIFF codec.
 
-Tiles are encoded by simplejpeg and handed to tifffile as finished bytes. A JPEG of simplejpeg holds YCbCr, so
-``photometric="ycbcr"`` states what the bytes are; tifffile converts nothing. (Given pixels instead of bytes, the same
-word would mean that the array already is YCbCr, and the slide would come out magenta.)
+Tiles are encoded by simplejpeg and handed to tifffile as finished bytes. Those bytes hold YCbCr, so
+``photometric="ycbcr"`` states what they are; tifffile converts nothing. (Given pixels instead of bytes, the
+same word would mean that the array already is YCbCr, and the slide would come out magenta.)
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def write_slide(
     mpp: float | None = 0.5,
     *,
     label: str = "adenocarcinoma",
-    format: SlideFormat = "tiff",  # noqa: A002
+    format: SlideFormat = "tiff",
     regions: tuple[Region, ...] | None = None,
     pen: bool = False,
     black_edge: bool = False,

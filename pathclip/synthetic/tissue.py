@@ -56,7 +56,8 @@ def smooth_muscle(canvas: Canvas) -> None:
     rng = canvas.rng
     v, angle = _fibres(canvas, swing_um=rng.uniform(1.5, 4.5), bend_um=rng.uniform(60, 120))
     cells = _fibre_texture(canvas, v, rng.uniform(2.6, 3.6), 60)
-    ground = 0.78 * (1 + 0.10 * cells + 0.05 * canvas.noise(30))
+    fine = _fibre_texture(canvas, v, 1.5, 45)
+    ground = 0.78 * (1 + 0.12 * cells + 0.05 * fine + 0.05 * canvas.noise(30))
     canvas.cover(np.ones(canvas.shape, np.float32), 0.14 + 0.02 * cells, ground)
     cracks = np.clip(
         (_fibre_texture(canvas, v, rng.uniform(7, 12), 90) - rng.uniform(1.3, 2.0)) * 2.2, 0, 0.9
@@ -113,7 +114,7 @@ def mucin(canvas: Canvas) -> None:
     veil = canvas.noise(28)
     canvas.cover(
         np.ones(canvas.shape, np.float32),
-        np.clip(0.15 + 0.06 * veil + 0.065 * threads, 0.01, None),
+        np.clip(0.15 + 0.06 * veil + 0.065 * threads + 0.02 * canvas.noise(2.5), 0.01, None),
         np.clip(0.05 + 0.03 * veil + 0.02 * threads, 0.01, None),
     )
     canvas.cover(np.clip((threads - 1.4) * 0.5, 0, 0.5), 0.22, rng.uniform(0.08, 0.35))
@@ -132,10 +133,10 @@ def normal_colon_mucosa(canvas: Canvas) -> None:
     """Round, evenly set crypts rich in goblet cells; lamina propria with plasma cells between them."""
     rng = canvas.rng
     _lamina_propria(canvas)
-    radius = rng.uniform(30, 42)
-    for point in scatter(rng, canvas.size_um, radius * rng.uniform(2.2, 2.45), radius * 1.5):
-        size = radius * rng.uniform(0.86, 1.12)
-        crypt(canvas, draw_outline(rng, point, size, float(rng.uniform(1.0, 1.22)), 0.045))
+    radius = rng.uniform(30, 44)
+    for point in scatter(rng, canvas.size_um, radius * rng.uniform(2.05, 2.35), radius * 1.5, jitter=0.11):
+        size = float(radius * rng.uniform(0.84, 1.02))
+        crypt(canvas, draw_outline(rng, point, size, float(rng.uniform(1.0, 1.25)), 0.05))
 
 
 def adenocarcinoma(canvas: Canvas) -> None:
@@ -145,8 +146,8 @@ def adenocarcinoma(canvas: Canvas) -> None:
     spacing = rng.uniform(66, 96)
     solid = rng.choice([0.1, 0.45])
     thickness = rng.uniform(15, 24)
-    for point in scatter(rng, canvas.size_um, spacing, spacing):
-        radius = spacing * rng.uniform(0.40, 0.52)
+    for point in scatter(rng, canvas.size_um, spacing, spacing, jitter=0.26):
+        radius = spacing * rng.uniform(0.44, 0.55)
         outline = draw_outline(rng, point, float(radius), float(rng.uniform(1.0, 1.9)), 0.2)
         if rng.random() < solid:
             cribriform_nest(canvas, outline)
@@ -175,7 +176,7 @@ def _lamina_propria(canvas: Canvas) -> None:
     canvas.cover(
         np.ones(canvas.shape, np.float32), 0.08 + 0.02 * weave, np.clip(0.34 + 0.13 * weave, 0.05, None)
     )
-    canvas.cover(np.clip(canvas.noise(10) - 0.9, 0, 0.9), 0.02, 0.04)
+    canvas.cover(np.clip(canvas.noise(10) - 1.2, 0, 0.7), 0.02, 0.06)
     points = scatter(rng, canvas.size_um, rng.uniform(9.5, 12.5), 5)
     draw = rng.random(len(points))
     stamp_nuclei(canvas, "plasma", points[draw < 0.45])

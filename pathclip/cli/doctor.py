@@ -56,7 +56,7 @@ class Finding:
 
 @verb(app, "doctor")
 def doctor(json: JsonOption = False) -> Outcome:
-    """Check the installation: versions, GPU, slides, optional extras, disk. Exits with 1 if a part is broken."""
+    """Check the installation: versions, GPU, slides, optional extras, disk. Exit code 1 on a fault."""
     from rich.text import Text
 
     findings = [finding for check in CHECKS for finding in guarded(check)]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+import open_clip
 import torch
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor
 
 from pathclip.core.errors import UserError
@@ -149,8 +152,7 @@ def architecture_from_hf(
             "width": vision["hidden_size"],
             "layers": vision["num_hidden_layers"],
             "head_width": vision["hidden_size"] // vision["num_attention_heads"],
-            "mlp_ratio": vision["intermediate_size"] / vision["hidden_size"],
-            "norm_kwargs": {"eps": vision["layer_norm_eps"]},
+            **_block_options(vision),
         },
         "text_cfg": {
             "context_length": text["max_position_embeddings"],
@@ -158,8 +160,7 @@ def architecture_from_hf(
             "width": text["hidden_size"],
             "heads": text["num_attention_heads"],
             "layers": text["num_hidden_layers"],
-            "mlp_ratio": text["intermediate_size"] / text["hidden_size"],
-            "norm_kwargs": {"eps": text["layer_norm_eps"]},
+            **_block_options(text),
         },
     }
     preprocess = {"mean": preprocessor.get("image_mean"), "std": preprocessor.get("image_std")}
@@ -167,6 +168,18 @@ def architecture_from_hf(
     return checked(name, {"model_cfg": model_cfg, "preprocess_cfg": preprocess})
 
 
+def _block_options(tower: Mapping[str, Any]) -> dict[str, Any]:
+    """Width of the perceptron and epsilon of the norms, where they are not open_clip's defaults."""
+    width, hidden = tower["hidden_size"], tower["intermediate_size"]
+    options: dict[str, Any] = {}
+    if hidden != 4 * width:
+        options["mlp_ratio"] = (hidden + 0.5) / width  # open_clip rounds down: int(width * mlp_ratio)
+    if tower["layer_norm_eps"] != TORCH_EPS:
+        options["norm_kwargs"] = {"eps": tower["layer_norm_eps"]}
+    return options
+
+
+TORCH_EPS = 1e-5
 TEXT_DEFAULTS = {
     "hidden_size": 512,
     "intermediate_size": 2048,
@@ -189,39 +202,59 @@ VISION_DEFAULTS = {
 }
 
 
-def architecture_from_weights(weights: Mapping[str, Tensor], *, quick_gelu: bool, name: str) -> Architecture:
-    """Read the shape of an OpenAI-style ViT model off its weights; heads are 64 wide, as in all of these.
+def architecture_from_weights(weights: Mapping[str, Tensor], *, name: str) -> Architecture:
+    """Find the open_clip architecture that has the shapes of a ViT CLIP's weights.
+
+    Shapes alone do not tell the number of heads, so nothing is guessed: only an architecture that open_clip
+    lists is taken, with its heads.
 
     Raises:
         UserError: If these are not the weights of such a model.
     """
+    wanted = _shape_of_weights(weights)
+    for known in open_clip.list_models():
+        config = open_clip.get_model_config(known)
+        if wanted is not None and _shape_of_config(config) == wanted:
+            return checked(known.removesuffix("-quickgelu"), {"model_cfg": config})
+    raise UserError(
+        f"{name} comes without a config, and its weights are not those of a ViT that open_clip lists; "
+        "put open_clip_config.json beside it and load the folder"
+    )
+
+
+def _shape_of_weights(weights: Mapping[str, Tensor]) -> dict[str, int] | None:
     try:
         width, _, patch, _ = weights["visual.conv1.weight"].shape
-        tokens = weights["visual.positional_embedding"].shape[0]
+        positions = weights["visual.positional_embedding"].shape[0]
         context, text_width = weights["positional_embedding"].shape
-        model_cfg = {
+        return {
             "embed_dim": weights["text_projection"].shape[1],
-            "quick_gelu": quick_gelu,
-            "vision_cfg": {
-                "image_size": round((tokens - 1) ** 0.5) * patch,
-                "patch_size": patch,
-                "width": width,
-                "layers": _count_blocks(weights, "visual.transformer.resblocks."),
-            },
-            "text_cfg": {
-                "context_length": context,
-                "vocab_size": weights["token_embedding.weight"].shape[0],
-                "width": text_width,
-                "heads": max(1, text_width // 64),
-                "layers": _count_blocks(weights, "transformer.resblocks."),
-            },
+            "image_size": round((positions - 1) ** 0.5) * patch,
+            "patch_size": patch,
+            "width": width,
+            "layers": _count_blocks(weights, "visual.transformer.resblocks."),
+            "context_length": context,
+            "vocab_size": weights["token_embedding.weight"].shape[0],
+            "text_width": text_width,
+            "text_layers": _count_blocks(weights, "transformer.resblocks."),
         }
-    except (KeyError, ValueError, AttributeError):
-        raise UserError(
-            f"{name}: the file has no config with it, and its weights are not those of an OpenAI-style ViT "
-            "CLIP; put open_clip_config.json beside the file and load the folder"
-        ) from None
-    return checked(name, {"model_cfg": model_cfg})
+    except (KeyError, ValueError, IndexError):
+        return None
+
+
+def _shape_of_config(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same facts of a config; None for towers that are not plain ViTs with CLIP's text tower."""
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if "timm_model_name" in vision or "hf_model_name" in text or "multimodal_cfg" in config:
+        return None
+    vision, text = asdict(CLIPVisionCfg(**vision)), asdict(CLIPTextCfg(**text))
+    return {
+        "embed_dim": config["embed_dim"],
+        **{key: vision[key] for key in ("image_size", "patch_size", "width", "layers")},
+        **{key: text[key] for key in ("context_length", "vocab_size")},
+        "text_width": text["width"],
+        "text_layers": text["layers"],
+    }
 
 
 def to_custom_text(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -157,7 +157,9 @@ class DualEncoder(nn.Module):
             )
         if features not in ("projected", "pooled"):
             raise UserError(f'features={features!r} is unknown; known: "projected", "pooled"')
-        pixels = self.normalize_pixels(images) if images.dtype == torch.uint8 else images.to(self.device)
+        pixels = (
+            self.normalize_pixels(images) if images.dtype == torch.uint8 else images.to(self.device).float()
+        )
         with self._cast():
             encode = (
                 self.clip.visual

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from pathclip._version import __version__
+from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_path, sha256_file, write_json
 from pathclip.encoders.architecture import Architecture
 
@@ -27,7 +28,10 @@ def save_folder(
     model: DualEncoder, folder: Path, *, prompts: Any = None, training: Mapping[str, Any] | None = None
 ) -> None:
     """Write the folder; ``pathclip.json`` comes last and holds the hash of the weights."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder} is a file; give a folder to save the model in") from None
     (folder / RECORD_NAME).unlink(missing_ok=True)  # it would vouch for weights that are being replaced
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.clip.state_dict().items()}
     with atomic_path(folder / WEIGHTS_NAME) as temporary:

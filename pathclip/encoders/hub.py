@@ -33,8 +33,9 @@ def hub_folder(name: str) -> Path:
     Raises:
         UserError: If they are not cached and cannot be fetched; the line says how to get them.
     """
-    config = _cached(name, CONFIG_FILES) or _fetched(name, CONFIG_FILES)
-    _ = _cached(name, WEIGHTS_ORDER) or _fetched(name, WEIGHTS_ORDER)
+    config, weights = _cached(name, CONFIG_FILES), _cached(name, WEIGHTS_ORDER)
+    if config is None or weights is None or config.parent != weights.parent:  # never mix two revisions
+        config, weights = _fetched(name, CONFIG_FILES), _fetched(name, WEIGHTS_ORDER)
     for extra in EXTRA_FILES:
         if _cached(name, (extra,)) is None and not _offline():
             _fetch(name, extra)

@@ -96,9 +96,7 @@ def _open_clip_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualE
         )
     path = find_weights(folder)
     model = _filled(architecture, read_weights(path), path)
-    model.source = Source(
-        name, path, record.get("weights_sha256"), record.get("prompts"), record.get("training")
-    )
+    model.source = Source(name, path, prompts=record.get("prompts"), training=record.get("training"))
     return model
 
 
@@ -125,20 +123,14 @@ def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
 def _from_file(path: Path, quick_gelu: bool | None) -> DualEncoder:
     if path.suffix == ".json":
         raise UserError(f"{path} is a config, not weights; load its folder, or use pathclip.encoders.create")
-    if (path.parent / CONFIG_NAME).is_file():
-        architecture = checked(
-            path.stem, read_json(path.parent / CONFIG_NAME), place=str(path.parent / CONFIG_NAME)
-        )
-        weights = read_weights(path)
+    weights, config = read_weights(path), path.parent / CONFIG_NAME
+    if config.is_file():
+        architecture = checked(path.stem, read_json(config), place=str(config))
+    elif any(key.startswith("vision_model.") for key in weights):
+        raise UserError(f"{path} holds a Hugging Face CLIPModel; load a folder with it and its config.json")
     else:
-        weights = read_weights(path)
-        if any(key.startswith("vision_model.") for key in weights):
-            raise UserError(
-                f"{path} holds Hugging Face CLIPModel weights; put its config.json beside it, load the folder"
-            )
-        architecture = architecture_from_weights(
-            weights, quick_gelu=_activation(path, weights, quick_gelu), name=path.stem
-        )
+        architecture = architecture_from_weights(weights, name=str(path))
+        architecture = architecture.overridden(quick_gelu=_activation(path, weights, quick_gelu))
     model = _filled(architecture, weights, path)
     model.source = Source(str(path), path)
     return model

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,19 @@ from pathclip.core.errors import FaultError, UserError
 __all__ = ["PICTURE_SUFFIXES", "as_rgb", "describe", "split_batch"]
 
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
+# what Pillow's decoders raise on broken files
 UNDECODABLE = (
     OSError,
     ValueError,
+    TypeError,
     SyntaxError,
     EOFError,
     ArithmeticError,
-    IndexError,
-)  # Pillow raises all of these
+    LookupError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 
 def split_batch(images: Any) -> list[Any]:

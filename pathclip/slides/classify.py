@@ -1,0 +1,312 @@
+"""The two things one does with a slide: encode it, and score it with prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from pathclip._version import __version__
+from pathclip.core.errors import UserError
+from pathclip.core.files import sha256_file, strict_json
+from pathclip.slides.config import SlideConfig
+from pathclip.slides.encode import encode_tiles, read_tile
+from pathclip.slides.features import SlideFeatures
+from pathclip.slides.mask import mask_for, read_mask
+from pathclip.slides.mpp import resolve_mpp
+from pathclip.slides.overview import thumbnail
+from pathclip.slides.pool import agreement, pool_top_k, probabilities, score_tiles
+from pathclip.slides.prediction import SlidePrediction
+from pathclip.slides.slide import Slide, UnreadableRegion, open_slide
+from pathclip.slides.tiling import TilePlan, plan_tiles
+from pathclip.slides.tissue import find_tissue
+
+if TYPE_CHECKING:
+    from pathclip.encoders import DualEncoder
+    from pathclip.heads import Prompts
+
+__all__ = [
+    "check_model",
+    "classify_slide",
+    "embed",
+    "embed_open",
+    "features_key",
+    "model_sha256",
+    "rescore",
+    "score",
+]
+
+THUMBNAIL_PX = 1600
+SHOWN_TILE_PX = 192
+FEATURE_SETTINGS = ("mpp", "slide_mpp", "tile_px", "allow_upsample", "tissue", "min_tissue", "max_unreadable")
+
+
+def classify_slide(
+    model: DualEncoder, path: str | Path, classes: Any, config: SlideConfig | None = None
+) -> SlidePrediction:
+    """Zero-shot classify one whole slide.
+
+    Args:
+        model: What `pathclip.load` returns.
+        path: A slide, or a plain picture together with ``config.slide_mpp``.
+        classes: A dict of names, a list of names, a prompt file, or a shipped set by name.
+        config: How to read, tile and score it.
+
+    Returns:
+        The label with everything behind it. A slide without tissue has the label None.
+
+    Raises:
+        UserError: If the slide or its scale is missing, or the prompts cannot be read.
+        FaultError: If the file is damaged.
+
+    Source: Lu et al. 2023, MI-Zero (arXiv:2306.07831), for the pooling.
+    """
+    from pathclip.heads import build_classifier, load_prompts
+
+    config = config or SlideConfig()
+    prompts = load_prompts(classes)
+    slide = open_slide(path)
+    try:
+        encoded = embed_open(model, slide, config)
+        return score(model, encoded, prompts, build_classifier(model, prompts), config, slide=slide)
+    finally:
+        slide.close()
+
+
+def embed(
+    model: DualEncoder, path: str | Path, config: SlideConfig | None = None, *, row_mpp: float | None = None
+) -> SlideFeatures:
+    """Encode the tiles of one slide, for prompts that come later.
+
+    Args:
+        model: What `pathclip.load` returns.
+        path: A slide or a plain picture.
+        config: How to read and tile it.
+        row_mpp: The scale that a slide table states; below ``config.slide_mpp``, above the file's own.
+    """
+    slide = open_slide(path)
+    try:
+        return embed_open(model, slide, config or SlideConfig(), row_mpp=row_mpp)
+    finally:
+        slide.close()
+
+
+def rescore(
+    features: SlideFeatures, model: DualEncoder, classes: Any, config: SlideConfig | None = None
+) -> SlidePrediction:
+    """Classify from cached features: the slide is not read, so new prompts cost milliseconds.
+
+    Args:
+        features: From `embed` or `read_features`.
+        model: The model that made them; its text side is used.
+        classes: As for `classify_slide`.
+        config: Only the settings of pooling matter.
+
+    Raises:
+        UserError: If the features come from another model.
+    """
+    from pathclip.heads import build_classifier, load_prompts
+
+    prompts = load_prompts(classes)
+    return score(model, features, prompts, build_classifier(model, prompts), config or SlideConfig())
+
+
+def score(
+    model: DualEncoder,
+    features: SlideFeatures,
+    prompts: Prompts,
+    classifier: Any,
+    config: SlideConfig,
+    *,
+    slide: Slide | None = None,
+    model_sha: str | None = None,
+) -> SlidePrediction:
+    """Pool the tiles' scores; see `rescore`, of which this is the part done per slide.
+
+    Args:
+        model: For its scale and identity.
+        features: The encoded slide.
+        prompts: The classes.
+        classifier: (D, C), unit columns.
+        config: Settings of pooling.
+        slide: The open slide, for pictures of the best tiles.
+        model_sha: From `model_sha256`, where it is known.
+    """
+    check_model(features, model, model_sha or model_sha256(model))
+    labels = tuple(prompts.labels)
+    scale = float(model.logit_scale.detach().float().exp())
+    cosines = score_tiles(features.features, np.asarray(classifier))
+    chances = probabilities(cosines, scale)
+    found, label, agree = {}, None, None
+    if len(cosines):
+        pooled = pool_top_k(cosines, config.top_k)
+        found = {
+            k: dict(zip(labels, map(float, row), strict=True))
+            for k, row in zip(config.top_k, pooled, strict=True)
+        }
+        winner = int(pooled[config.top_k.index(config.deciding_k)].argmax())
+        label, agree = labels[winner], agreement(pooled, winner)
+    return SlidePrediction(
+        slide=features,
+        classes=labels,
+        label=label,
+        label_k=config.deciding_k,
+        scores=found,
+        agreement=agree,
+        tile_scores=cosines,
+        tile_probabilities=chances,
+        top_tiles=_top_tiles(cosines, labels, config.page_tiles, features.plan, slide),
+        provenance={
+            **features.provenance,
+            "prompts": {"name": prompts.name, "sha256": prompts.sha256},
+            "top_k": list(config.top_k),
+            "label_k": config.deciding_k,
+            "pooling": "mean of the K best tiles per class (MI-Zero)",
+            "logit_scale": scale,
+            "temperature": 1 / scale,
+        },
+    )
+
+
+def features_key(slide_path: Path, model_sha: str, config: SlideConfig, row_mpp: float | None = None) -> str:
+    """Hash of what decides a slide's features: the file's size and time, the settings, the model."""
+    stat = slide_path.stat()
+    settings = {name: getattr(config, name) for name in FEATURE_SETTINGS}
+    mask = sha256_file(mask_for(slide_path, config.mask)) if config.mask else None
+    parts = [stat.st_size, stat.st_mtime_ns, settings, row_mpp, mask, model_sha, 1]
+    return hashlib.sha256(strict_json(parts).encode()).hexdigest()
+
+
+def model_sha256(model: DualEncoder) -> str:
+    """The checkpoint's hash, or one of the weights themselves for a model that was never saved."""
+    stated = model.provenance().get("checkpoint_sha256")
+    if stated:
+        return str(stated)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def embed_open(
+    model: DualEncoder,
+    slide: Slide,
+    config: SlideConfig,
+    *,
+    row_mpp: float | None = None,
+    model_sha: str | None = None,
+) -> SlideFeatures:
+    """`embed` for a slide that is open already; ``model_sha`` spares hashing a model once per slide."""
+    sha = model_sha or model_sha256(model)
+    key = features_key(slide.path, sha, config, row_mpp)
+    mpp = resolve_mpp(slide, given=config.slide_mpp, row=row_mpp)
+    if config.mask is not None:
+        tissue = read_mask(mask_for(slide.path, config.mask), slide, mpp.value)
+    else:
+        tissue = find_tissue(slide, mpp.value, whole=not config.tissue)
+    plan = plan_tiles(
+        slide,
+        mpp.value,
+        tissue,
+        mpp=config.mpp,
+        tile_px=config.tile_px,
+        min_tissue=config.min_tissue,
+        allow_upsample=config.allow_upsample,
+    )
+    encoded = encode_tiles(
+        slide,
+        plan,
+        model,
+        batch_size=config.batch_size,
+        threads=config.threads,
+        max_unreadable=config.max_unreadable,
+    )
+    return SlideFeatures(
+        path=slide.path,
+        vendor=slide.vendor,
+        size=slide.levels[0].size,
+        bounds=slide.bounds,
+        mpp=mpp,
+        tissue=tissue,
+        plan=_only(plan, encoded.readable),
+        features=encoded.values,
+        unreadable=int((~encoded.readable).sum()),
+        thumbnail=thumbnail(slide, THUMBNAIL_PX),
+        provenance=_provenance(model, sha, mpp, tissue.source, config),
+        key=key,
+    )
+
+
+def _only(plan: TilePlan, keep: np.ndarray) -> TilePlan:
+    import dataclasses
+
+    return dataclasses.replace(plan, xy=plan.xy[keep])
+
+
+def _provenance(model: DualEncoder, sha: str, mpp: Any, tissue: str, config: SlideConfig) -> dict[str, Any]:
+    from openslide import __library_version__
+
+    provenance = model.provenance()
+    versions = {
+        **(provenance.get("versions") or {}),
+        "pathclip": __version__,
+        "openslide": __library_version__,
+    }
+    return {
+        **provenance,
+        "model_sha256": sha,
+        "versions": versions,
+        "mpp": config.mpp,
+        "slide_mpp": mpp.value,
+        "slide_mpp_source": mpp.source,
+        "tile_px": config.tile_px,
+        "encoder_px": model.image_size,
+        "tissue": tissue,
+        "min_tissue": config.min_tissue,
+    }
+
+
+def check_model(features: SlideFeatures, model: DualEncoder, sha: str) -> None:
+    """Refuse features of another model.
+
+    Raises:
+        UserError: If the model recorded with the features, or their length, is not the model's.
+    """
+    made_by = features.provenance.get("model_sha256")
+    if made_by and made_by != sha:
+        raise UserError(
+            f"{features.path}: features were made by {features.provenance.get('model')} "
+            f"(sha256 {made_by[:12]}), not by {model.name} (sha256 {sha[:12]}); pass the model that made them"
+        )
+    if (dim := features.features.shape[1]) != model.embed_dim:
+        raise UserError(
+            f"{features.path}: features have {dim} numbers each, those of {model.name} have "
+            f"{model.embed_dim}; pass the model that made them"
+        )
+
+
+def _top_tiles(
+    scores: np.ndarray, labels: tuple[str, ...], count: int, plan: TilePlan, slide: Slide | None
+) -> dict[str, list[tuple[int, bytes | None]]]:
+    best = np.argsort(-scores, axis=0, kind="stable")[:count]  # (count, C)
+    return {
+        label: [(row, _jpeg(slide, plan, row)) for row in best[:, column].tolist()]
+        for column, label in enumerate(labels)
+    }
+
+
+def _jpeg(slide: Slide | None, plan: TilePlan, row: int) -> bytes | None:
+    if slide is None:
+        return None
+    try:
+        pixels = read_tile(slide, plan, row, min(SHOWN_TILE_PX, plan.tile_px))
+    except UnreadableRegion:
+        return None
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,72 @@
+"""Everything that decides how slides are read, tiled, scored and shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pathclip.core.config import Config
+
+__all__ = ["MAX_MPP", "MIN_MPP", "SlideConfig"]
+
+MIN_MPP, MAX_MPP = 0.05, 20.0
+"""Scales (µm/px) outside of which a number is taken for an error: 72 dpi would be 353 µm/px."""
+
+PREFERRED_K = 50
+
+
+class SlideConfig(Config):
+    """How a slide becomes tiles, scores and pictures."""
+
+    mpp: float = Field(0.5, ge=MIN_MPP, le=MAX_MPP, description="scale at which tiles are cut, µm/px")
+    slide_mpp: float | None = Field(
+        None,
+        ge=MIN_MPP,
+        le=MAX_MPP,
+        description="scale of the slide's full size, instead of what the file says",
+    )
+    tile_px: int = Field(256, ge=16, le=4096, description="side of a tile at that scale")
+    top_k: tuple[int, ...] = Field(
+        (1, 5, 10, 50, 100), min_length=1, description="numbers of best tiles pooled per class (MI-Zero)"
+    )
+    label_k: int | None = Field(
+        None, description="the K whose best class is the label; by default 50, or the listed K nearest below"
+    )
+    allow_upsample: bool = Field(False, description="cut tiles finer than 1.2x the slide's own scale")
+    tissue: bool = Field(True, description="false: tile the whole slide, background too")
+    mask: Path | None = Field(
+        None, description="tissue mask from elsewhere: PNG, GeoJSON, or a folder of them named as the slides"
+    )
+    min_tissue: float = Field(0.25, gt=0, le=1, description="smallest share of tissue in a tile")
+    max_unreadable: float = Field(
+        0.05, ge=0, le=1, description="share of unreadable tiles that fails a slide"
+    )
+    batch_size: int = Field(64, ge=1, description="tiles per forward pass")
+    threads: int = Field(4, ge=1, le=64, description="threads that read tiles")
+    page_tiles: int = Field(8, ge=0, le=64, description="best tiles shown per class on the page")
+    device: str = Field(
+        "auto", description="auto, cpu, cuda, cuda:1, mps; used where a model is loaded by name"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of a model loaded by name")
+
+    @field_validator("top_k")
+    @classmethod
+    def _sorted_once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(k < 1 for k in value):
+            raise ValueError("every K must be at least 1")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _label_k_is_listed(self) -> SlideConfig:
+        if self.label_k is not None and self.label_k not in self.top_k:
+            raise ValueError(f"label_k = {self.label_k} is not among top_k = {list(self.top_k)}")
+        return self
+
+    @property
+    def deciding_k(self) -> int:
+        """The K whose best class is the slide's label."""
+        if self.label_k is not None:
+            return self.label_k
+        return max((k for k in self.top_k if k <= PREFERRED_K), default=self.top_k[0])

@@ -1,0 +1,143 @@
+"""Tiles to features: threads read and shrink, the encoder works through uint8 batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pathclip.core.errors import FaultError
+from pathclip.slides.slide import Slide, UnreadableRegion
+from pathclip.slides.tiling import TilePlan
+
+if TYPE_CHECKING:
+    from pathclip.encoders import DualEncoder
+
+__all__ = ["Features", "encode_tiles", "read_tile", "read_tiles"]
+
+BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the encoder saw.
+
+    Attributes:
+        values: (N, D) float16, unit length; as stored, so that cached features score exactly the same.
+        readable: (M,) bool over the plan's M tiles; N of them are true.
+        first_error: What the first unreadable tile said, or None.
+    """
+
+    values: np.ndarray
+    readable: np.ndarray
+    first_error: str | None
+
+
+def read_tile(slide: Slide, plan: TilePlan, index: int, side_px: int) -> np.ndarray:
+    """One tile of the plan, shrunk by area and never by plain interpolation.
+
+    Returns:
+        (side_px, side_px, 3) uint8.
+
+    Raises:
+        UnreadableRegion: If it cannot be decoded.
+    """
+    x, y = plan.xy[index].tolist()
+    pixels = slide.read(x, y, plan.level, plan.read_px, plan.read_px)
+    if plan.read_px == side_px:
+        return pixels
+    # reducing_gap: whole-number box averages first, then antialiased bicubic
+    picture = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.asarray(picture)
+
+
+def read_tiles(
+    slide: Slide, plan: TilePlan, side_px: int, *, threads: int, ahead: int
+) -> Iterator[np.ndarray | UnreadableRegion]:
+    """Every tile of the plan in order, read by threads that keep at most ``ahead`` of them waiting."""
+
+    def read(index: int) -> np.ndarray | UnreadableRegion:
+        try:
+            return read_tile(slide, plan, index, side_px)
+        except UnreadableRegion as error:
+            return error
+
+    waiting: deque[Future[np.ndarray | UnreadableRegion]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="tiles") as pool:
+        indices = iter(range(len(plan.xy)))
+        try:
+            for index in islice(indices, ahead):
+                waiting.append(pool.submit(read, index))
+            while waiting:
+                tile = waiting.popleft().result()
+                for index in islice(indices, 1):
+                    waiting.append(pool.submit(read, index))
+                yield tile
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def encode_tiles(
+    slide: Slide,
+    plan: TilePlan,
+    model: DualEncoder,
+    *,
+    batch_size: int = 64,
+    threads: int = 4,
+    max_unreadable: float = 0.05,
+) -> Features:
+    """Encode the tiles of a plan; those that cannot be read are left out and counted.
+
+    Args:
+        slide: An open slide.
+        plan: Its tiles.
+        model: The encoder; tiles reach it as uint8 at its own image size, on its own device.
+        batch_size: Tiles per forward pass.
+        threads: Reading threads, which share the slide's handle.
+        max_unreadable: Largest share of unreadable tiles.
+
+    Raises:
+        FaultError: If more tiles than that are unreadable.
+    """
+    count = len(plan.xy)
+    readable = np.ones(count, bool)
+    allowed = max_unreadable * count
+    first_error: str | None = None
+    blocks: list[torch.Tensor] = []
+    tiles = enumerate(
+        read_tiles(slide, plan, model.image_size, threads=threads, ahead=BATCHES_AHEAD * batch_size)
+    )
+    with model.evaluating():
+        while batch := list(islice(tiles, batch_size)):
+            for index, tile in batch:
+                if isinstance(tile, UnreadableRegion):
+                    readable[index] = False
+                    first_error = first_error or str(tile)
+            if (bad := int((~readable).sum())) > allowed:
+                raise FaultError(
+                    f"slide {slide.path}: {bad} of {count} tiles cannot be read, more than "
+                    f"{max_unreadable:.0%} (max_unreadable); the first: {first_error}"
+                )
+            good = [tile for _, tile in batch if not isinstance(tile, UnreadableRegion)]
+            if good:
+                blocks.append(_forward(model, good))
+    # one copy from the device for the whole slide, not one per batch
+    dim = blocks[0].shape[1] if blocks else model.embed_dim
+    values = torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, dim), np.float16)
+    return Features(values, readable, first_error)
+
+
+@torch.inference_mode()
+def _forward(model: DualEncoder, tiles: list[np.ndarray]) -> torch.Tensor:
+    pixels = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)  # (B, 3, H, W) uint8, channels last
+    if model.device.type == "cuda":
+        pixels = pixels.pin_memory()
+    return model.encode_pixels(pixels.to(model.device, non_blocking=True), normalize=True).half()

@@ -1,0 +1,40 @@
+"""A prediction as its five files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathclip.slides.features import write_features
+from pathclip.slides.geojson import write_geojson
+from pathclip.slides.heatmap import write_heatmap
+from pathclip.slides.page import write_page
+from pathclip.slides.scores import write_scores
+
+if TYPE_CHECKING:
+    from pathclip.slides.prediction import SlidePrediction
+
+__all__ = ["SUFFIXES", "save_prediction"]
+
+SUFFIXES = (".h5", ".scores.parquet", ".geojson", ".heatmap.png", ".html")
+
+
+def save_prediction(
+    prediction: SlidePrediction, out: Path, name: str, *, features: bool = True
+) -> list[Path]:
+    """Write the files of one slide, each atomically, and return their paths.
+
+    Args:
+        prediction: What to write.
+        out: The folder; made where it is missing.
+        name: Stem of the files.
+        features: Write the h5 as well; false where it lies there already or came from elsewhere.
+    """
+    written = [write_features(out / f"{name}.h5", prediction.slide, name=name)] if features else []
+    return [
+        *written,
+        write_scores(out / f"{name}.scores.parquet", prediction),
+        write_geojson(out / f"{name}.geojson", prediction),
+        write_heatmap(out / f"{name}.heatmap.png", prediction, name),
+        write_page(out / f"{name}.html", prediction, name),
+    ]

@@ -1,0 +1,62 @@
+"""Tiles as GeoJSON for QuPath: one square per tile, its class, and the probability of every class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathclip.core.files import atomic_write
+from pathclip.slides.colours import class_colours
+
+if TYPE_CHECKING:
+    from pathclip.slides.prediction import SlidePrediction
+
+__all__ = ["GEOJSON_SCHEMA", "tiles_geojson", "write_geojson"]
+
+GEOJSON_SCHEMA = "pathclip.slide-tiles/1"
+
+
+def tiles_geojson(prediction: SlidePrediction) -> dict[str, Any]:
+    """A FeatureCollection in QuPath's terms: ``objectType`` tile, ``classification``, ``measurements``.
+
+    Coordinates are level-0 pixels as QuPath shows them: of the scanned area, where the file states one
+    (MIRAX), because QuPath crops to it.
+    """
+    chances = prediction.tile_probabilities
+    colours = class_colours(len(prediction.classes))
+    x0, y0 = prediction.slide.bounds[:2]
+    side = prediction.slide.plan.width
+    features = []
+    for (x, y), row in zip(prediction.xy.tolist(), chances.tolist(), strict=True):
+        best = max(range(len(row)), key=row.__getitem__)
+        left, upper, right, lower = x - x0, y - y0, x - x0 + side, y - y0 + side
+        ring = [[left, upper], [right, upper], [right, lower], [left, lower], [left, upper]]
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+                "properties": {
+                    "objectType": "tile",
+                    "classification": {"name": prediction.classes[best], "color": list(colours[best])},
+                    "measurements": {
+                        f"prob_{name}": round(value, 6)
+                        for name, value in zip(prediction.classes, row, strict=True)
+                    },
+                },
+            }
+        )
+    return {"type": "FeatureCollection", "schema": GEOJSON_SCHEMA, "features": features}
+
+
+def write_geojson(path: Path, prediction: SlidePrediction) -> Path:
+    """Write `tiles_geojson`, one tile per line, atomically."""
+    data = tiles_geojson(prediction)
+    lines = ",\n".join(
+        json.dumps(feature, ensure_ascii=False, allow_nan=False) for feature in data["features"]
+    )
+    with atomic_write(path, "w") as handle:
+        handle.write(
+            f'{{"type": "FeatureCollection", "schema": "{GEOJSON_SCHEMA}", "features": [\n{lines}\n]}}\n'
+        )
+    return path

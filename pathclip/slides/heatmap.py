@@ -1,0 +1,195 @@
+"""Pictures of the scores: the bare overlay, and the figure with title, legend and scale bar."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from pathclip.core.files import atomic_path
+from pathclip.slides.colours import class_colours
+
+if TYPE_CHECKING:
+    from pathclip.slides.prediction import SlidePrediction
+
+__all__ = ["class_map", "heatmap", "scale_bar_um", "write_heatmap"]
+
+OPACITY = 0.55
+COLOURMAP = "viridis"  # even in lightness, and nowhere the pink or violet of the stain
+DPI = 110
+
+
+def heatmap(prediction: SlidePrediction, cls: str) -> Image.Image:
+    """The thumbnail with one class's probability over its tiles, 0 dark blue to 1 yellow.
+
+    Pixels outside the scored tiles are the thumbnail's own, bit for bit.
+
+    Raises:
+        UserError: If there is no such class.
+    """
+    from matplotlib import colormaps
+
+    chances = prediction.tile_probabilities[:, prediction.column(cls)]
+    return _overlay(prediction, colormaps[COLOURMAP](chances)[:, :3] * 255)
+
+
+def class_map(prediction: SlidePrediction) -> Image.Image:
+    """The thumbnail with every tile in the colour of its most probable class."""
+    colours = np.array(class_colours(len(prediction.classes)), np.float64)
+    return _overlay(prediction, colours[prediction.tile_probabilities.argmax(axis=1)])
+
+
+def _overlay(prediction: SlidePrediction, colours: np.ndarray) -> Image.Image:
+    view = prediction.slide.thumbnail
+    picture = view.rgb.copy()
+    for (left, upper, right, lower), colour in zip(_boxes(prediction).tolist(), colours, strict=True):
+        under = view.rgb[upper:lower, left:right]  # from the thumbnail, so overlaps are not blended twice
+        picture[upper:lower, left:right] = np.rint(under * (1 - OPACITY) + colour * OPACITY)
+    return Image.fromarray(picture)
+
+
+def _boxes(prediction: SlidePrediction) -> np.ndarray:
+    """(N, 4) left, upper, right, lower of each tile in thumbnail pixels, at least one pixel large."""
+    view = prediction.slide.thumbnail
+    down = np.array(view.downsample)
+    near = prediction.xy - np.array(view.origin)
+    first = np.rint(near / down).astype(np.int64)
+    last = np.rint(_far_edges(prediction, near) / down).astype(np.int64)
+    limit = np.array(view.rgb.shape[1::-1])
+    first = np.clip(first, 0, limit - 1)
+    return np.concatenate([first, np.maximum(np.minimum(last, limit), first + 1)], axis=1)
+
+
+def _far_edges(prediction: SlidePrediction, near: np.ndarray) -> np.ndarray:
+    """Where each tile's neighbour begins, so that no seam shows between tiles of one grid."""
+    stride = prediction.slide.plan.stride
+    index = np.rint(near / stride)
+    on_grid = np.abs(np.rint(index * stride) - near) <= 1
+    return np.where(on_grid, np.rint((index + 1) * stride), near + stride)
+
+
+def write_heatmap(path: Path, prediction: SlidePrediction, name: str) -> Path:
+    """Write the figure: slide, probability of the label's class, most probable class of each tile.
+
+    Args:
+        path: The PNG to write.
+        prediction: What to show.
+        name: The slide's name, for the title.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    view = prediction.slide.thumbnail.rgb
+    panels = _panels(prediction)
+    across = view.shape[1] <= 1.4 * view.shape[0]
+    aspect = view.shape[0] / view.shape[1]
+    if across:
+        side = min(5.0, 7.0 / aspect)
+        size = (side * len(panels) + 2.6, max(side * aspect, 2.6) + 1.1)
+    else:
+        side = max(2.0, 9.0 * aspect)
+        size = (12.0, side * len(panels) + 1.3)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_drawable(_title(prediction, name)), fontsize=12, x=0.01, ha="left")
+    grid = (1, len(panels)) if across else (len(panels), 1)
+    axes = np.ravel(figure.subplots(*grid, squeeze=False))
+    for index, (axis, (title, picture, kind)) in enumerate(zip(axes, panels, strict=True)):
+        axis.imshow(picture, interpolation="none")
+        axis.set_title(_drawable(title), fontsize=10, loc="left")
+        axis.set_axis_off()
+        if index == 0:
+            _scale_bar(axis, prediction)
+        if kind == "heat":
+            _colour_bar(figure, axis)
+        elif kind == "classes":
+            _legend(axis, prediction)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", facecolor="white")
+    return path
+
+
+def _panels(prediction: SlidePrediction) -> list[tuple[str, Any, str]]:
+    thumbnail = prediction.slide.thumbnail.rgb
+    if prediction.label is None:
+        return [("no tile with enough tissue: nothing was scored", thumbnail, "plain")]
+    return [
+        ("slide", thumbnail, "plain"),
+        (f"probability of {prediction.label}", heatmap(prediction, prediction.label), "heat"),
+        ("most probable class", class_map(prediction), "classes"),
+    ]
+
+
+def _title(prediction: SlidePrediction, name: str) -> str:
+    if prediction.label is None:
+        return f"{name}: no tissue found"
+    slide = prediction.slide
+    unreadable = f", {slide.unreadable} unreadable" if slide.unreadable else ""
+    scale = f" at {slide.plan.mpp:g} µm/px" if math.isfinite(slide.plan.mpp) else ""
+    k = min(prediction.label_k, len(prediction.xy))
+    return (
+        f"{name}: {prediction.label}\n"
+        f"best {k} tiles per class, {prediction.agreement:.0%} of the K agree; "
+        f"{len(prediction.xy)} tiles of {slide.plan.tile_px} px{scale}{unreadable}"
+    )
+
+
+def scale_bar_um(width_um: float) -> float:
+    """A round length (1, 2 or 5 times a power of ten, µm) near a fifth of the picture's width."""
+    wanted = width_um / 5
+    power = 10 ** math.floor(math.log10(wanted))
+    return max(step * power for step in (1, 2, 5) if step * power <= wanted)
+
+
+def _scale_bar(axis: Any, prediction: SlidePrediction) -> None:
+    if prediction.mpp is None:
+        return
+    height, width = prediction.slide.thumbnail.rgb.shape[:2]
+    um_per_px = prediction.mpp.value * prediction.slide.thumbnail.downsample[0]
+    length = scale_bar_um(width * um_per_px)
+    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    left, lower, size = width * 0.02, height - width * 0.02, length / um_per_px
+    label = {"ha": "left", "va": "bottom", "fontsize": 9, "bbox": {"color": "white", "alpha": 0.8, "pad": 3}}
+    axis.text(left, lower - height * 0.012, text, **label)
+    axis.plot([left, left + size], [lower, lower], color="black", linewidth=3, solid_capstyle="butt")
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+
+
+def _colour_bar(figure: Any, axis: Any) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURMAP), ax=axis, fraction=0.04, pad=0.02)
+    bar.ax.tick_params(labelsize=8)
+
+
+def _legend(axis: Any, prediction: SlidePrediction) -> None:
+    from matplotlib.patches import Patch
+
+    share = np.bincount(prediction.tile_probabilities.argmax(1), minlength=len(prediction.classes))
+    share = share / share.sum()
+    colours = class_colours(len(prediction.classes))
+    order = np.argsort(-share, kind="stable")[:20]
+    handles = [
+        Patch(color=np.array(colours[i]) / 255, label=_drawable(f"{prediction.classes[i]} {share[i]:.0%}"))
+        for i in order
+    ]
+    axis.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        fontsize=8,
+        borderaxespad=0.3,
+    )
+
+
+def _drawable(text: str) -> str:
+    """The text with what the figure's font cannot draw as question marks, and no formula signs."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(c if ord(c) in known or c == "\n" else "?" for c in text).replace("$", r"\$")

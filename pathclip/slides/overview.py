@@ -1,0 +1,92 @@
+"""A whole slide, or a part of it, as one small picture: read in blocks, so memory stays flat."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from pathclip.slides.slide import Slide, UnreadableRegion
+
+__all__ = ["Overview", "best_level", "overview", "thumbnail"]
+
+BLOCK_PX = 2048
+SMALLEST_BLOCK_PX = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A picture of the scanned area of a slide.
+
+    Attributes:
+        rgb: (H, W, 3) uint8.
+        unreadable: (H, W) bool, what could not be decoded (white in ``rgb``).
+        origin: (x, y) of its upper left corner in level-0 pixels.
+        downsample: Level-0 pixels per pixel of this picture, in x and y (the sides are rounded up to pixels).
+    """
+
+    rgb: np.ndarray
+    unreadable: np.ndarray
+    origin: tuple[int, int]
+    downsample: tuple[float, float]
+
+
+def best_level(slide: Slide, downsample: float, slack: float = 1.0) -> int:
+    """Index of the coarsest level that is still at least as fine as ``downsample`` (times ``slack``)."""
+    fine_enough = [i for i, level in enumerate(slide.levels) if level.downsample <= downsample * slack]
+    return max(fine_enough, key=lambda i: slide.levels[i].downsample, default=0)
+
+
+def thumbnail(slide: Slide, max_px: int) -> Overview:
+    """The scanned area with its longer side at most ``max_px``, never larger than the slide."""
+    return _render(slide, max(1.0, max(slide.bounds[2:]) / max_px))
+
+
+def overview(slide: Slide, slide_mpp: float, mpp: float) -> Overview:
+    """The scanned area at a physical scale of ``mpp`` µm/px (or the slide's own, where that is coarser)."""
+    return _render(slide, max(1.0, mpp / slide_mpp))
+
+
+def _render(slide: Slide, downsample: float) -> Overview:
+    x0, y0, full_width, full_height = slide.bounds
+    width = max(1, math.ceil(full_width / downsample - 1e-6))
+    height = max(1, math.ceil(full_height / downsample - 1e-6))
+    level = best_level(slide, downsample, slack=1.001)
+    rgb = np.full((height, width, 3), 255, np.uint8)
+    unreadable = np.zeros((height, width), bool)
+    step = full_width / width, full_height / height
+    side = max(1, int(BLOCK_PX * slide.levels[level].downsample / max(step)))
+    blocks = [(x, y, side) for y in range(0, height, side) for x in range(0, width, side)]
+    while blocks:
+        x, y, side = blocks.pop()
+        right, lower = min(x + side, width), min(y + side, height)
+        try:
+            rgb[y:lower, x:right] = _block(slide, level, (x, y, right, lower), step, (x0, y0))
+        except UnreadableRegion:
+            if side * max(step) / slide.levels[level].downsample <= SMALLEST_BLOCK_PX or side == 1:
+                unreadable[y:lower, x:right] = True
+                continue
+            half = (side + 1) // 2  # a damaged tile must not blind a whole block
+            quarters = [(x + i, y + j, half) for j in (0, half) for i in (0, half)]
+            blocks += [q for q in quarters if q[0] < right and q[1] < lower]
+    return Overview(rgb, unreadable, (x0, y0), step)
+
+
+def _block(
+    slide: Slide,
+    level: int,
+    box: tuple[int, int, int, int],
+    step: tuple[float, float],
+    origin: tuple[int, int],
+) -> np.ndarray:
+    """One block of the overview, shrunk from the level by the exact area under each of its pixels."""
+    down = slide.levels[level].downsample
+    left, upper, right, lower = (edge * step[i % 2] / down for i, edge in enumerate(box))
+    x, y = math.floor(left), math.floor(upper)
+    width, height = math.ceil(right - 1e-6) - x, math.ceil(lower - 1e-6) - y
+    pixels = slide.read(origin[0] + round(x * down), origin[1] + round(y * down), level, width, height)
+    size = box[2] - box[0], box[3] - box[1]
+    exact = left - x, upper - y, min(right - x, width), min(lower - y, height)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX, box=exact))

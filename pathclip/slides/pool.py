@@ -1,0 +1,70 @@
+"""From tile scores to slide scores: MI-Zero's top-K pooling, for every K at once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["agreement", "pool_top_k", "probabilities", "score_tiles"]
+
+
+def score_tiles(features: np.ndarray, classifier: np.ndarray) -> np.ndarray:
+    """Cosine of every tile with every class.
+
+    Args:
+        features: (N, D), unit length up to the rounding of float16.
+        classifier: (D, C) float32, unit columns.
+
+    Returns:
+        (N, C) float32.
+    """
+    exact = features.astype(np.float32)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    return (exact / np.maximum(lengths, 1e-12)) @ classifier.astype(np.float32)
+
+
+def probabilities(scores: np.ndarray, scale: float) -> np.ndarray:
+    """``softmax(scale * scores)`` over the classes.
+
+    Args:
+        scores: (N, C) cosines.
+        scale: The model's ``logit_scale.exp()``.
+
+    Returns:
+        (N, C) float32, rows sum to 1.
+    """
+    logits = scale * scores.astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True, initial=-np.inf)
+    odds = np.exp(logits)
+    return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def pool_top_k(scores: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
+    """Mean of each class's K best tiles, for every K.
+
+    Classes choose their tiles independently. K is cut to the number of tiles. MI-Zero sums and CONCH takes
+    the mean; the best class is the same, but only the mean compares slides of different size.
+
+    Args:
+        scores: (N, C) with N >= 1.
+        ks: The K, each >= 1.
+
+    Returns:
+        (len(ks), C) float32.
+
+    Source: Lu et al. 2023, MI-Zero (arXiv:2306.07831), ``topj_pooling``.
+    """
+    most = min(max(ks), len(scores))
+    part = -np.partition(-scores, most - 1, axis=0)[:most] if most < len(scores) else scores
+    best = -np.sort(-part.astype(np.float64), axis=0)  # (most, C), best first
+    means = best.cumsum(axis=0) / np.arange(1, most + 1)[:, None]
+    return means[[min(k, most) - 1 for k in ks]].astype(np.float32)
+
+
+def agreement(pooled: np.ndarray, label: int) -> float:
+    """Share of the K whose best class is ``label``; 1 says that the choice of K does not matter.
+
+    Args:
+        pooled: (len(ks), C), as `pool_top_k` returns.
+        label: Column of the slide's label.
+    """
+    return float((pooled.argmax(axis=1) == label).mean())

@@ -1,0 +1,80 @@
+"""``result.json`` of a run over many slides: how it was done, and how good it was where labels are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pathclip._version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pathclip.encoders import DualEncoder
+    from pathclip.heads import Prompts
+    from pathclip.slides.config import SlideConfig
+    from pathclip.slides.job import SlideRun
+
+__all__ = ["write_run_result"]
+
+
+def write_run_result(
+    run: SlideRun, config: SlideConfig, prompts: Prompts, model: DualEncoder, model_sha: str
+) -> Path:
+    """Write ``OUT/result.json`` in the form all benchmarks use.
+
+    Args:
+        run: The slides and how they ended.
+        config: How they were read and scored.
+        prompts: The classes.
+        model: The encoder.
+        model_sha: Its hash.
+    """
+    from openslide import __library_version__
+
+    from pathclip.heads.result import write_result
+
+    scale = float(model.logit_scale.detach().float().exp())
+    known = model.provenance()
+    quality, intervals = _quality(run, prompts)
+    states = {state: run.count(state) for state in ("done", "failed", "empty")}
+    tiles = {key: sum(getattr(record, key) for record in run.records) for key in ("tiles", "unreadable")}
+    return write_result(
+        run.out,
+        dataset="slides",
+        model=model,
+        task="slide_zeroshot_classification",
+        metrics={"slides": len(run.records), **states, **tiles, **quality},
+        intervals=intervals,
+        provenance={
+            "model_sha256": model_sha,
+            "prompts": {**prompts.to_dict(), "sha256": prompts.sha256},
+            "mpp": config.mpp,
+            "tile_px": config.tile_px,
+            "K": list(config.top_k),
+            "label_k": config.deciding_k,
+            "pooling": "mean of the K best tiles per class (MI-Zero)",
+            "temperature": 1 / scale,
+            "logit_scale": scale,
+            "seed": None,
+            "config": config.model_dump(mode="json"),
+            "versions": {
+                **(known.get("versions") or {}),
+                "pathclip": __version__,
+                "openslide": __library_version__,
+            },
+        },
+        classnames=list(prompts.labels),
+    )
+
+
+def _quality(run: SlideRun, prompts: Prompts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Accuracy and its kin with intervals, over the slides whose label the table states."""
+    judged = [r for r in run.records if r.truth is not None and r.label is not None]
+    judged = [r for r in judged if r.truth in prompts.labels]
+    if not judged:
+        return {}, {}
+    from pathclip.heads import classification_metrics
+
+    truth, found = [r.truth for r in judged], [r.label for r in judged]
+    metrics, intervals = classification_metrics(truth, found, list(prompts.labels))
+    return {"judged": len(judged), **metrics}, intervals

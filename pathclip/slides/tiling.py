@@ -1,0 +1,124 @@
+"""From a scale and a mask to a list of tiles: pure arithmetic, in float64 level-0 pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pathclip.core.errors import UserError
+from pathclip.slides.overview import best_level
+from pathclip.slides.slide import Slide
+from pathclip.slides.tissue import Tissue
+
+__all__ = ["MAX_UPSAMPLE", "TilePlan", "plan_tiles"]
+
+MAX_UPSAMPLE = 1.2
+LEVEL_SLACK = 1.05  # a level this much coarser than asked is taken as it is
+OVERHANG = 0.01  # of a tile: sides of rescaled slides are rounded, and must not lose a row of tiles
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan:
+    """Which tiles to read, and how.
+
+    Attributes:
+        xy: (N, 2) int32, upper left corners in level-0 pixels, row by row.
+        tile_px: Side of a tile at ``mpp``.
+        mpp: µm per pixel of a tile.
+        level: Level to read from.
+        read_px: Side to read at that level.
+        scale: ``read_px`` per ``tile_px``, before rounding.
+        stride: Side of a tile in level-0 pixels, exact.
+    """
+
+    xy: np.ndarray
+    tile_px: int
+    mpp: float
+    level: int
+    read_px: int
+    scale: float
+    stride: float
+
+    @property
+    def width(self) -> int:
+        """Side of a tile in whole level-0 pixels."""
+        return max(1, round(self.stride))
+
+
+def plan_tiles(
+    slide: Slide,
+    slide_mpp: float,
+    tissue: Tissue,
+    *,
+    mpp: float,
+    tile_px: int,
+    min_tissue: float = 0.25,
+    allow_upsample: bool = False,
+) -> TilePlan:
+    """Lay a grid of tiles over the scanned area and keep those with enough tissue.
+
+    Tile (i, j) begins at ``round(i * stride), round(j * stride)`` with ``stride = tile_px * mpp / slide_mpp``
+    in float64, so rounding never adds up. Tiles lie wholly within the scanned area.
+
+    Args:
+        slide: An open slide.
+        slide_mpp: µm per level-0 pixel.
+        tissue: Where tiles may lie.
+        mpp: µm per pixel of a tile.
+        tile_px: Side of a tile.
+        min_tissue: Smallest share of tissue in a tile.
+        allow_upsample: Permit ``mpp`` more than 1.2x finer than the slide.
+
+    Raises:
+        UserError: If the slide is coarser than asked for, or smaller than one tile.
+    """
+    if slide_mpp > mpp * MAX_UPSAMPLE and not allow_upsample:
+        raise UserError(
+            f"slide {slide.path}: its finest scale is {slide_mpp:g} µm/px, tiles are asked at {mpp:g}; "
+            f"enlarging more than {MAX_UPSAMPLE:g}x invents detail: take --mpp {slide_mpp:g}, or pass --allow-upsample"
+        )
+    stride = tile_px * mpp / slide_mpp
+    x0, y0, width, height = slide.bounds
+    columns, rows = (math.floor(side / stride + OVERHANG) for side in (width, height))
+    if columns < 1 or rows < 1:
+        raise UserError(
+            f"slide {slide.path} is {width} x {height} px at {slide_mpp:g} µm/px, smaller than one tile of "
+            f"{tile_px} px at {mpp:g} µm/px ({stride:g} px); take a smaller --tile-px or a finer --mpp"
+        )
+    left = x0 + np.rint(np.arange(columns) * stride).astype(np.int64)
+    upper = y0 + np.rint(np.arange(rows) * stride).astype(np.int64)
+    share = _tissue_share(tissue, left, upper, stride)
+    row, column = np.nonzero(share >= min_tissue)  # row-major, the order of tiles in the file
+    level = best_level(slide, mpp / slide_mpp, slack=LEVEL_SLACK)
+    scale = mpp / (slide_mpp * slide.levels[level].downsample)
+    return TilePlan(
+        xy=np.stack([left[column], upper[row]], axis=1).astype(np.int32),
+        tile_px=tile_px,
+        mpp=mpp,
+        level=level,
+        read_px=max(1, round(tile_px * scale)),
+        scale=scale,
+        stride=stride,
+    )
+
+
+def _tissue_share(tissue: Tissue, left: np.ndarray, upper: np.ndarray, side: float) -> np.ndarray:
+    """(rows, columns) share of each tile that is tissue, from an integral image of the mask."""
+    integral = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1), np.int64)
+    integral[1:, 1:] = tissue.mask.cumsum(0).cumsum(1)
+    x0, x1 = _pixels(left, side, tissue.origin[0], tissue.downsample[0], tissue.mask.shape[1])
+    y0, y1 = _pixels(upper, side, tissue.origin[1], tissue.downsample[1], tissue.mask.shape[0])
+    y0, y1 = y0[:, None], y1[:, None]
+    inside = integral[y1, x1] - integral[y0, x1] - integral[y1, x0] + integral[y0, x0]
+    return inside / ((y1 - y0) * (x1 - x0))
+
+
+def _pixels(
+    start: np.ndarray, side: float, origin: int, down: float, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and one-past-last mask pixel of each tile along one axis: at least one, and on the mask."""
+    first = np.clip(np.rint((start - origin) / down).astype(np.int64), 0, limit - 1)
+    last = np.clip(np.rint((start + side - origin) / down).astype(np.int64), 0, limit)
+    return first, np.maximum(last, first + 1)

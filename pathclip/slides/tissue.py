@@ -1,0 +1,143 @@
+"""Where the tissue is: a classical mask at a fixed physical scale, the same on every machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from pathclip.slides.overview import Overview, overview
+from pathclip.slides.slide import Slide
+
+__all__ = ["TISSUE_MPP", "Tissue", "find_tissue", "tissue_mask"]
+
+TISSUE_MPP = 8.0
+"""Scale (µm/px) at which tissue is looked for: cells vanish, fragments of a tenth of a millimetre do not."""
+
+# chroma = max(R, G, B) - min(R, G, B); Otsu between these bounds, because on a slide of pure background or of
+# pure tissue it would split noise or tissue in two
+MIN_CHROMA, MAX_CHROMA = 14, 28
+MAX_BLACK = 45  # brightest channel of a black edge
+CLOSE_UM = 24.0
+MIN_FRAGMENT_MM2 = 0.02
+MAX_HOLE_MM2 = 0.05  # a fat cell's lumen is about 0.008 mm2, a vessel's up to a few hundredths
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """Where tiles may be cut.
+
+    Attributes:
+        mask: (H, W) bool.
+        origin: (x, y) of the mask's upper left corner in level-0 pixels.
+        downsample: Level-0 pixels per mask pixel, in x and y.
+        source: ``classical``, ``none`` (the whole slide) or the name of a mask file.
+        area_mm2: Area of the mask.
+    """
+
+    mask: np.ndarray
+    origin: tuple[int, int]
+    downsample: tuple[float, float]
+    source: str
+    area_mm2: float
+
+    @property
+    def share(self) -> float:
+        """Share of the scanned area that is tissue."""
+        return float(self.mask.mean()) if self.mask.size else 0.0
+
+
+def find_tissue(slide: Slide, slide_mpp: float, *, whole: bool = False) -> Tissue:
+    """Mask the tissue of a slide.
+
+    What cannot be read at this scale counts as tissue, so that its tiles are tried and counted.
+
+    Args:
+        slide: An open slide.
+        slide_mpp: µm per level-0 pixel.
+        whole: Take everything for tissue.
+    """
+    view = overview(slide, slide_mpp, TISSUE_MPP)
+    mpp = slide_mpp * max(view.downsample)
+    mask = np.ones(view.rgb.shape[:2], bool) if whole else tissue_mask(view.rgb, mpp) | view.unreadable
+    return as_tissue(mask, view, slide_mpp, "none" if whole else "classical")
+
+
+def as_tissue(mask: np.ndarray, view: Overview, slide_mpp: float, source: str) -> Tissue:
+    """A mask that covers the same area as an overview, as `Tissue`."""
+    pixel_mm2 = view.downsample[0] * view.downsample[1] * slide_mpp**2 / 1e6
+    return Tissue(mask, view.origin, view.downsample, source, float(mask.sum() * pixel_mm2))
+
+
+def tissue_mask(rgb: np.ndarray, mpp: float) -> np.ndarray:
+    """Find stained tissue in a small picture of a slide.
+
+    Colourful and neither black nor of a pen's hue; small gaps closed, holes filled and specks dropped by
+    their area in mm². The same picture gives the same mask everywhere.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        mpp: Its scale, µm/px.
+
+    Returns:
+        (H, W) bool.
+    """
+    from scipy import ndimage
+
+    value = rgb.max(axis=2)
+    chroma = value - rgb.min(axis=2)
+    smooth = np.asarray(Image.fromarray(chroma).filter(ImageFilter.MedianFilter(3)))
+    foreign = _pen(rgb, value, chroma) | (value < MAX_BLACK)
+    threshold = float(np.clip(_otsu(smooth[~foreign]), MIN_CHROMA, MAX_CHROMA))
+    mask = (smooth > threshold) & ~foreign
+    mask = _closed(mask, max(1, round(CLOSE_UM / mpp))) & ~foreign
+    pixel_mm2 = mpp**2 / 1e6
+    holes, _ = ndimage.label(~mask)
+    mask |= _no_larger(holes, MAX_HOLE_MM2 / pixel_mm2) & ~foreign
+    fragments, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    return mask & ~_no_larger(fragments, MIN_FRAGMENT_MM2 / pixel_mm2)
+
+
+def _pen(rgb: np.ndarray, value: np.ndarray, chroma: np.ndarray) -> np.ndarray:
+    """Felt pen: green or cyan at all, strong blue in which red is weakest, saturated red; and the rim."""
+    from scipy import ndimage
+
+    red, green, blue = (rgb[..., i].astype(np.int16) for i in range(3))
+    cold = (red <= green) & (red <= blue)  # hue from green to blue; haematoxylin keeps red above green
+    greenish = cold & (2 * green > red + blue) & (chroma > 25)  # green is nearer the top than the bottom
+    greenish |= (green >= red) & (green > blue) & (green - red > 20) & (chroma > 25)
+    bluish = cold & (green - red > 8) & (chroma > 70) & (chroma > 0.45 * value)
+    reddish = (red > 120) & (chroma > 0.8 * value) & (np.abs(green - blue) < 50)
+    pen = ndimage.binary_opening(greenish | bluish | reddish, iterations=1)  # single odd pixels are no pen
+    return ndimage.binary_dilation(pen, iterations=3)
+
+
+def _otsu(values: np.ndarray) -> float:
+    """The threshold that best parts the values in two (Otsu 1979), over 256 bins."""
+    counts = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+    below = counts.cumsum()
+    above = below[-1] - below
+    sums = (counts * np.arange(256)).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    between[~np.isfinite(between)] = 0
+    return float(between.argmax())
+
+
+def _closed(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Close gaps up to two radii wide; padded, so that tissue at the picture's edge stays."""
+    from scipy import ndimage
+
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disk = x * x + y * y <= radius * radius
+    padded = np.pad(mask, radius, mode="edge")
+    return ndimage.binary_closing(padded, disk)[radius:-radius, radius:-radius] | mask
+
+
+def _no_larger(labels: np.ndarray, area_px: float) -> np.ndarray:
+    """The labelled regions of at most ``area_px`` pixels (label 0 is none)."""
+    sizes = np.bincount(labels.ravel())
+    small = sizes <= area_px
+    small[0] = False
+    return small[labels]

@@ -1,1 +1,39 @@
-"""To be written."""
+"""From posts and tables to a dataset folder: collect, plan, materialise, report.
+
+The module is also the function: ``pathclip.ingest(config)`` is `pathclip.ingest.ingest`.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
+from pathclip.ingest.codes import MEANING, STAGES, Code
+from pathclip.ingest.config import PRESETS, CollectConfig, ImageConfig, IngestConfig, preset
+from pathclip.ingest.report import IngestReport, open_report
+from pathclip.ingest.run import ingest
+
+__all__ = [
+    "MEANING",
+    "PRESETS",
+    "STAGES",
+    "Code",
+    "CollectConfig",
+    "ImageConfig",
+    "IngestConfig",
+    "IngestReport",
+    "ingest",
+    "open_report",
+    "preset",
+]
+
+
+class _Callable(types.ModuleType):
+    """A module that can be called, because the room and its one function share a name."""
+
+    def __call__(self, config: IngestConfig) -> IngestReport:
+        """Run the ingest; see `pathclip.ingest.run.ingest`."""
+        return ingest(config)
+
+
+sys.modules[__name__].__class__ = _Callable

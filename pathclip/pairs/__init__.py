@@ -1,1 +1,55 @@
-"""To be written."""
+"""Posts to pairs: select, thread, caption, look at pictures, find duplicates, group and split."""
+
+from pathclip.pairs.caption import (
+    CaptionConfig,
+    TextConfig,
+    is_question,
+    own_caption,
+    picture_captions,
+    rank_replies,
+    reply_caption,
+)
+from pathclip.pairs.deduplicate import Components, DedupConfig
+from pathclip.pairs.encode import PackConfig, stored_jpeg, strip_metadata
+from pathclip.pairs.images import Header, decode, read_header
+from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
+from pathclip.pairs.phash import near_pairs, phash
+from pathclip.pairs.select import LanguageConfig, SelectConfig, select
+from pathclip.pairs.split import SPLITS, SplitConfig, assign_splits, keyed_id
+from pathclip.pairs.terms import has_pathology_term
+from pathclip.pairs.threads import Threads, last_edits
+
+__all__ = [
+    "SPLITS",
+    "Caption",
+    "CaptionConfig",
+    "CaptionSource",
+    "Components",
+    "DedupConfig",
+    "Drop",
+    "Header",
+    "LanguageConfig",
+    "PackConfig",
+    "Pair",
+    "SelectConfig",
+    "Split",
+    "SplitConfig",
+    "TextConfig",
+    "Threads",
+    "assign_splits",
+    "decode",
+    "has_pathology_term",
+    "is_question",
+    "keyed_id",
+    "last_edits",
+    "near_pairs",
+    "own_caption",
+    "phash",
+    "picture_captions",
+    "rank_replies",
+    "read_header",
+    "reply_caption",
+    "select",
+    "stored_jpeg",
+    "strip_metadata",
+]

@@ -1,11 +1,11 @@
-"""The frozen `Pair`: one picture with its ranked captions."""
+"""The frozen `Pair`: one picture with its ranked captions; `Drop` says why there is none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Caption", "CaptionSource", "Pair", "Split"]
+__all__ = ["Caption", "CaptionSource", "Drop", "Pair", "Split"]
 
 CaptionSource = Literal["tweet", "reply", "alt_text", "table"]
 Split = Literal["train", "val", "test"]
@@ -13,10 +13,27 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A cleaned text and where it came from."""
+    """A cleaned text and where it came from.
+
+    Attributes:
+        text: Cleaned, never empty.
+        source: What kind of text it was.
+        tweet_id: The post it stood in; None for tables. Never leaves the private folder.
+        author_id: Who wrote it; never leaves the private folder.
+    """
 
     text: str
     source: CaptionSource
+    tweet_id: str | None = None
+    author_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Why a candidate is rejected: a code of `pathclip.ingest.codes` and what was met."""
+
+    code: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +46,8 @@ class Pair:
         positive_id: Fine component for the loss: samples that share it are never negatives of each other.
         captions: Best first; training may draw any of them.
         image_path: The picture's file.
+        image_sha256: Of the file's bytes when it was looked at.
+        phash: 16 hexadecimal digits (phash_v1), or None for a picture without structure.
         hashtag: The one hashtag the pair is counted under, or None.
         scores: Named figures of the picture and text filters.
         split: train, val or test.
@@ -39,6 +58,8 @@ class Pair:
     positive_id: str
     captions: tuple[Caption, ...]
     image_path: str
+    image_sha256: str = ""
+    phash: str | None = None
     hashtag: str | None = None
     scores: dict[str, float] = field(default_factory=dict)
     split: Split = "train"

@@ -1,1 +1,28 @@
-"""To be written."""
+"""Bytes to posts: readers for every payload shape, told apart by content, and the cleaning of their text."""
+
+from pathclip.tweets.fields import basename
+from pathclip.tweets.hashtags import OPENPATH, canonical
+from pathclip.tweets.readers import Chunk, Item, archive_media, chunks, read
+from pathclip.tweets.sniff import Shape, sniff
+from pathclip.tweets.text import HashtagPolicy, clean
+from pathclip.tweets.tweet import Fault, Media, Row, Tweet, TweetKind
+
+__all__ = [
+    "OPENPATH",
+    "Chunk",
+    "Fault",
+    "HashtagPolicy",
+    "Item",
+    "Media",
+    "Row",
+    "Shape",
+    "Tweet",
+    "TweetKind",
+    "archive_media",
+    "basename",
+    "canonical",
+    "chunks",
+    "clean",
+    "read",
+    "sniff",
+]

@@ -1,11 +1,11 @@
-"""What a reader hands on: one `Tweet` per post, with its `Media`."""
+"""What a reader hands on: a `Tweet` per post, a `Row` per table row, a `Fault` per line that is neither."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Media", "Tweet", "TweetKind"]
+__all__ = ["Fault", "Media", "Row", "Tweet", "TweetKind"]
 
 TweetKind = Literal["original", "reply", "quote", "retweet"]
 
@@ -16,10 +16,11 @@ class Media:
 
     Attributes:
         key: The platform's media key, for example ``3_1500001000803959886``.
-        kind: ``photo``, ``video`` or ``animated_gif``; other words of a platform are kept as they are.
+        kind: ``photo``, ``video`` or ``animated_gif``; ``unlisted`` where the post names a key that its
+            payload does not describe; other words of a platform are kept as they are.
         url: Where the picture was served; never fetched unless asked.
         alt_text: The author's own description, or None.
-        path: The picture's file relative to the media folder, once found.
+        path: The picture's file relative to the media folder, where the payload names one.
     """
 
     key: str
@@ -48,6 +49,9 @@ class Tweet:
         media: The attachments, in order.
         is_truncated: True where the payload says or shows that the text was cut.
         has_poll: True where a poll is attached.
+        is_bot: True where the author's name ends in "bot"; the name itself is not kept.
+        is_withheld: True where the post is withheld somewhere.
+        is_referenced: True where the post only stood inside another one or among a page's ``includes``.
         edit_history: Ids of all versions of this post, oldest first.
         source: ``file:line`` (and ``#n`` within a page) for messages.
     """
@@ -66,5 +70,42 @@ class Tweet:
     media: tuple[Media, ...] = ()
     is_truncated: bool = False
     has_poll: bool = False
+    is_bot: bool = False
+    is_withheld: bool = False
+    is_referenced: bool = False
     edit_history: tuple[str, ...] = ()
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table of pictures and captions.
+
+    Attributes:
+        image: Path of the picture as written in the table.
+        caption: As written.
+        group: The case, patient or slide it belongs to, or None.
+        split: train, val or test where the table gives it.
+        source: ``file:line``.
+    """
+
+    image: str
+    caption: str
+    group: str | None = None
+    split: str | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A line, page or row that yields no post.
+
+    Attributes:
+        code: A code of the read stage (`pathclip.ingest.codes`).
+        detail: What was met.
+        source: ``file:line``.
+    """
+
+    code: str
+    detail: str
+    source: str

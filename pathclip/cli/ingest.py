@@ -1,0 +1,108 @@
+"""``pathclip ingest``: posts and tables in, shards out."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pathclip.cli.app import JsonOption, Outcome, SetOption, app, verb
+
+
+class Preset(StrEnum):
+    """Names of `pathclip.ingest.PRESETS` (a test keeps them equal)."""
+
+    PLIP = "plip"
+    STRICT = "strict"
+    PERMISSIVE = "permissive"
+
+
+class Engine(StrEnum):
+    """Names of the engines."""
+
+    SERIAL = "serial"
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
+@verb(app, "ingest")
+def ingest(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Dumps of posts (X API v2 or v1.1 as JSON lines), folders of personal X archives, or tables "
+            "with the columns image and caption[, group, split] (CSV, JSON lines, parquet). gzip is fine.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The dataset folder to write.")],
+    media: Annotated[
+        Path | None, typer.Option(help="Folder with the picture files; a table's own folder by default.")
+    ] = None,
+    preset: Annotated[Preset | None, typer.Option(help="Start from a named set of settings.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings as TOML; they win over the preset.")] = None,
+    set_: SetOption = None,
+    engine: Annotated[
+        Engine | None,
+        typer.Option(help="How to work: in this process, or in several.", show_default="processes"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes to use; all cores by default.")
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="Key of the ids (16 bytes or more). By default OUT/private/key, made once."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Repeat failed downloads (there are none yet: refused).")
+    ] = False,
+    force_new: Annotated[
+        bool, typer.Option("--force-new", help="Start over where OUT was made from other input.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and decide everything, show the funnel, write nothing.")
+    ] = False,
+    json: JsonOption = False,
+) -> Outcome:
+    """Turn posts of pathologists into image-text pairs, ready to train on.
+
+    Reads every line, decides on every picture with a reason, removes duplicates, keeps what belongs together
+    in one split, and writes webdataset shards. Nothing is downloaded.
+
+    Example: pathclip ingest tweets.jsonl --media media --out dataset
+    """
+    from pathclip.core.config import load_config
+    from pathclip.core.errors import UserError
+    from pathclip.ingest import IngestConfig
+    from pathclip.ingest import ingest as run
+    from pathclip.ingest import preset as settings_of
+
+    if retry_failed:
+        raise UserError(
+            "--retry-failed repeats failed downloads, and this version downloads nothing; to look again for "
+            "files that were missing, use --force-new"
+        )
+    given = {"media": media, "key_file": key_file, "engine": engine and engine.value, "workers": workers}
+    settings = load_config(
+        IngestConfig,
+        config,
+        set_ or (),
+        base={"engine": _engine(workers), **(settings_of(preset) if preset else {})},
+    ).replace(
+        sources=tuple(sources),
+        out=out,
+        force_new=force_new,
+        dry_run=dry_run,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    report = run(settings)
+    lines = [*report.funnel(), *report.messages]
+    if not dry_run:
+        lines.append(f"{report.state}: {report.out}")
+    return Outcome(data=report.to_json(), text=lines)
+
+
+def _engine(workers: int | None) -> str:
+    return "serial" if workers == 1 else "processes"

@@ -1,0 +1,114 @@
+"""Every way a candidate can end without becoming a pair, and the stage at which it does. A closed list."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["MEANING", "STAGES", "Code", "stage_of"]
+
+
+class Code(StrEnum):
+    """Why a candidate is rejected. ``used_as_caption`` is the one that is no loss."""
+
+    # read: lines that yield no post
+    PARSE_ERROR = "parse_error"
+    UNKNOWN_SHAPE = "unknown_shape"
+    ERROR_PAGE = "error_page"
+    COMPLIANCE_EVENT = "compliance_event"
+    NOT_HYDRATED = "not_hydrated"
+    BAD_ROW = "bad_row"
+    # select: posts that may not be used
+    SUPERSEDED_EDIT = "superseded_edit"
+    RETWEET = "retweet"
+    WITHHELD = "withheld"
+    SENSITIVE = "sensitive"
+    BOT = "bot"
+    LANGUAGE = "language"
+    # caption: what the words are good for
+    NO_MEDIA = "no_media"
+    USED_AS_CAPTION = "used_as_caption"
+    QUESTION = "question"
+    NO_CAPTION = "no_caption"
+    # image: what the file is good for
+    VIDEO = "video"
+    MEDIA_UNLISTED = "media_unlisted"
+    IMAGE_MISSING = "image_missing"
+    IMAGE_OUTSIDE = "image_outside"
+    IMAGE_UNREADABLE = "image_unreadable"
+    NOT_AN_IMAGE = "not_an_image"
+    IMAGE_TRUNCATED = "image_truncated"
+    IMAGE_OVERSIZED = "image_oversized"
+    IMAGE_ANIMATED = "image_animated"
+    IMAGE_TINY = "image_tiny"
+    IMAGE_ASPECT = "image_aspect"
+    # dedup and split
+    DUPLICATE_EXACT = "duplicate_exact"
+    DUPLICATE_NEAR = "duplicate_near"
+    GROUP_IN_TEST = "group_in_test"
+
+
+STAGES = {
+    "read": ("parse_error", "unknown_shape", "error_page", "compliance_event", "not_hydrated", "bad_row"),
+    "select": ("superseded_edit", "retweet", "withheld", "sensitive", "bot", "language"),
+    "caption": ("no_media", "used_as_caption", "question", "no_caption"),
+    "image": (
+        "video",
+        "media_unlisted",
+        "image_missing",
+        "image_outside",
+        "image_unreadable",
+        "not_an_image",
+        "image_truncated",
+        "image_oversized",
+        "image_animated",
+        "image_tiny",
+        "image_aspect",
+    ),
+    "dedup": ("duplicate_exact", "duplicate_near"),
+    "split": ("group_in_test",),
+}
+"""Stage to its codes, in the order candidates pass them."""
+
+MEANING = {
+    Code.PARSE_ERROR: "the line is not UTF-8 or not JSON",
+    Code.UNKNOWN_SHAPE: "JSON of no shape that holds a post",
+    Code.ERROR_PAGE: "a response page that holds errors and no posts",
+    Code.COMPLIANCE_EVENT: "a notice that something was deleted, withheld or protected, not a post",
+    Code.NOT_HYDRATED: "an id without its post",
+    Code.BAD_ROW: "a table row without picture or caption, or with an unknown split",
+    Code.SUPERSEDED_EDIT: "an older version of a post that was edited; the last one is used",
+    Code.RETWEET: "repeats another post",
+    Code.WITHHELD: "withheld in some country",
+    Code.SENSITIVE: "flagged by the platform",
+    Code.BOT: "the account's name ends in bot",
+    Code.LANGUAGE: "not in a wanted language",
+    Code.NO_MEDIA: "a post without a picture whose text captions none",
+    Code.USED_AS_CAPTION: "a reply, or a further row, whose text captions a kept picture",
+    Code.QUESTION: "the post asks, and no reply answers",
+    Code.NO_CAPTION: "no text left to caption the picture",
+    Code.VIDEO: "a video or animated GIF attachment",
+    Code.MEDIA_UNLISTED: "the payload does not describe the attachment, and no file bears its key",
+    Code.IMAGE_MISSING: "no such file in the media folder",
+    Code.IMAGE_OUTSIDE: "the path or a link leads out of the media folder",
+    Code.IMAGE_UNREADABLE: "the file cannot be opened",
+    Code.NOT_AN_IMAGE: "the file is no picture",
+    Code.IMAGE_TRUNCATED: "the picture is cut or damaged",
+    Code.IMAGE_OVERSIZED: "too many pixels or bytes; refused before decoding",
+    Code.IMAGE_ANIMATED: "several frames or pages",
+    Code.IMAGE_TINY: "short side below image.min_side_px",
+    Code.IMAGE_ASPECT: "longer than image.max_aspect times its short side",
+    Code.DUPLICATE_EXACT: "the same bytes as a kept picture, which has its captions too",
+    Code.DUPLICATE_NEAR: "near-identical to a kept picture",
+    Code.GROUP_IN_TEST: "its group also has test members (given splits win)",
+}
+
+_STAGE_OF = {code: stage for stage, codes in STAGES.items() for code in codes}
+
+
+def stage_of(code: str) -> str:
+    """The stage of a code.
+
+    Raises:
+        KeyError: If the code is not in the list: a bug, codes are never made up on the way.
+    """
+    return _STAGE_OF[code]

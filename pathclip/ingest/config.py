@@ -1,0 +1,133 @@
+"""`IngestConfig`: a section per step of the road, presets, and the hashes that decide what is redone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from pathclip.core.config import Config
+from pathclip.core.engine import EngineName
+from pathclip.core.errors import UserError
+from pathclip.pairs import (
+    CaptionConfig,
+    DedupConfig,
+    LanguageConfig,
+    PackConfig,
+    SelectConfig,
+    SplitConfig,
+    TextConfig,
+)
+
+__all__ = ["PRESETS", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
+
+COLLECT_VERSION = 1
+PLAN_VERSION = 1
+PACK_VERSION = 1
+
+
+class CollectConfig(Config):
+    """What is read and which pictures are decoded; changing it starts over (``--force-new``)."""
+
+    referenced: bool = Field(True, description="also take posts that only stand inside others or in includes")
+    max_pixels: int = Field(64_000_000, ge=1, description="larger pictures are refused before decoding")
+    max_bytes: int = Field(25_000_000, ge=1, description="larger files are refused before opening")
+
+
+class ImageConfig(Config):
+    """Which of the decoded pictures are good enough."""
+
+    min_side_px: int = Field(128, ge=1, description="shortest side a picture may have")
+    max_aspect: float = Field(6.0, ge=1, description="long side over short side")
+
+
+class IngestConfig(Config):
+    """Everything `pathclip.ingest` needs.
+
+    The sections follow the road. ``collect`` is fixed once a dataset folder exists; ``select`` to ``split``
+    are the plan and ``pack`` the shards: changing those redoes only what follows from them.
+    """
+
+    sources: tuple[Path, ...] = Field((), description="dumps, archive folders and tables")
+    out: Path = Field(Path("dataset"), description="the dataset folder")
+    media: Path | None = Field(
+        None, description="folder with the picture files; tables default to their own folder"
+    )
+    key_file: Path | None = Field(
+        None, description="key of the ids; by default OUT/private/key, made when absent"
+    )
+    engine: EngineName = Field("serial", description="serial, processes or ray")
+    workers: int | None = Field(None, ge=1, description="processes; all cores by default")
+    force_new: bool = Field(False, description="start over where OUT was made from other input")
+    dry_run: bool = Field(False, description="read and plan, write nothing to OUT")
+    collect: CollectConfig = CollectConfig()
+    select: SelectConfig = SelectConfig()
+    language: LanguageConfig = LanguageConfig()
+    text: TextConfig = TextConfig()
+    caption: CaptionConfig = CaptionConfig()
+    image: ImageConfig = ImageConfig()
+    dedup: DedupConfig = DedupConfig()
+    split: SplitConfig = SplitConfig()
+    pack: PackConfig = PackConfig()
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of what decides each phase: its sections and the version of its code."""
+        plan = ("select", "language", "text", "caption", "image", "dedup", "split")
+        return {
+            "collect": self._hash(COLLECT_VERSION, "collect"),
+            "plan": self._hash(PLAN_VERSION, *plan),
+            "pack": self._hash(PACK_VERSION, "pack"),
+        }
+
+    def sections(self) -> dict[str, Any]:
+        """The settings of all phases, without what only concerns this run."""
+        run = {"sources", "out", "media", "key_file", "engine", "workers", "force_new", "dry_run"}
+        return self.model_dump(mode="json", exclude=run)
+
+    def _hash(self, version: int, *names: str) -> str:
+        data = self.model_dump(mode="json", include=set(names))
+        return hashlib.sha256(json.dumps([version, data], sort_keys=True).encode()).hexdigest()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # OpenPath as far as it is known (Huang et al. 2023, fig. 1): hashtags deleted, one most-liked reply,
+    # one pair per caption, no duplicates removed, no alt text
+    "plip": {
+        "text": {"hashtags": "strip"},
+        "caption": {"max_replies": 1, "alt_text": False, "pairs": "caption", "reply_min_words": 1},
+        "dedup": {"exact": False, "drop_radius": -1, "tie_radius": 8},
+    },
+    # fewer and surer pairs
+    "strict": {
+        "select": {"bots": "drop"},
+        "language": {"unknown": "drop"},
+        "caption": {"min_words": 3, "min_letters": 10, "max_replies": 1, "reply_min_words": 4},
+        "image": {"min_side_px": 224, "max_aspect": 4.0},
+        "dedup": {"drop_radius": 8, "tie_radius": 10},
+    },
+    # everything that can be used, for filters applied later
+    "permissive": {
+        "select": {"sensitive": "keep", "withheld": "keep"},
+        "language": {"unknown": "keep", "min_letters": 20},
+        "caption": {"reply_term": False, "max_replies": 8, "min_letters": 2},
+        "image": {"min_side_px": 64, "max_aspect": 12.0},
+        "dedup": {"drop_radius": 0, "tie_radius": 8},
+    },
+}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The settings of a preset, to be laid below a config file.
+
+    Raises:
+        UserError: If there is no such preset.
+    """
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    return {section: dict(values) for section, values in PRESETS[name].items()}
+
+
+Phase = Literal["collect", "plan", "pack"]

@@ -1,0 +1,114 @@
+"""Phase C: the plan becomes shards, one task per shard; a shard that stands complete is not written again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pathclip.core import engine
+from pathclip.core.errors import FaultError
+from pathclip.core.files import read_json
+from pathclip.core.progress import track
+from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.media import safe_path
+from pathclip.ingest.tables import read_rows
+from pathclip.pairs import SPLITS, Drop, PackConfig, stored_jpeg
+from pathclip.shards import Sample, ShardInfo, write_index, write_shard
+
+__all__ = ["materialise"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard to write: its rows of the plan, in order."""
+
+    out: Path
+    name: str
+    rows: tuple[dict[str, Any], ...]
+    roots: tuple[Path, ...]
+    config: PackConfig
+
+
+def materialise(config: IngestConfig, out: Path, roots: list[Path]) -> dict[str, list[ShardInfo]]:
+    """Write the shards that are missing, drop those the plan does not name, and write ``index.json`` last.
+
+    Raises:
+        FaultError: If a picture changed or vanished since it was looked at, or the disk is full.
+    """
+    by_shard: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read_rows([out / "private" / "plan.parquet"]):
+        by_shard[row["shard"]].append(row)
+    _remove_others(out / "shards", set(by_shard))
+    tasks = [
+        ShardTask(out, name, tuple(sorted(rows, key=lambda r: r["index"])), tuple(roots), config.pack)
+        for name, rows in sorted(by_shard.items())
+    ]
+    done = {task.name: info for task in tasks if (info := _complete(task)) is not None}
+    todo = [task for task in tasks if task.name not in done]
+    written = engine.map(_write, todo, engine=config.engine, workers=config.workers)
+    for task, info in track(written, "shards", len(todo)):
+        done[task.name] = info
+    splits: dict[str, list[ShardInfo]] = {}
+    for split in SPLITS:
+        shards = [done[name] for name in sorted(done) if name.rpartition("-")[0] == split]
+        if shards:
+            splits[split] = shards
+    write_index(out, splits)
+    return splits
+
+
+def _write(task: ShardTask) -> ShardInfo:
+    path = task.out / "shards" / f"{task.name}.tar"
+    return write_shard(path, _samples(task), root=task.out)
+
+
+def _samples(task: ShardTask) -> Iterator[Sample]:
+    for row in task.rows:
+        jpg, width, height = stored_jpeg(_bytes(task.roots[row["root"]], row), task.config)
+        yield Sample(
+            sample_id=row["sample_id"],
+            group_id=row["group_id"],
+            positive_id=row["positive_id"],
+            captions=tuple((c["text"], c["source"]) for c in row["captions"]),
+            hashtag=row["hashtag"],
+            width=width,
+            height=height,
+            phash=row["phash"],
+            split=row["split"],
+            jpg=jpg,
+        )
+
+
+def _bytes(root: Path, row: dict[str, Any]) -> bytes:
+    path = safe_path(root, row["file"])
+    try:
+        data = b"" if isinstance(path, Drop) else path.read_bytes()
+    except OSError:
+        data = b""
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise FaultError(
+            f"picture {root / row['file']} changed or vanished since it was looked at; put it back, or run "
+            "again with --force-new"
+        )
+    return data
+
+
+def _complete(task: ShardTask) -> ShardInfo | None:
+    """What the shard's commit marker says, if the shard is whole and fits the plan."""
+    tar = task.out / "shards" / f"{task.name}.tar"
+    stats = tar.with_suffix(".stats.json")
+    if not (stats.is_file() and tar.is_file() and tar.with_suffix(".idx").is_file()):
+        return None
+    said = read_json(stats)
+    info = ShardInfo(said["path"], said["count"], said["bytes"], said["sha256"])
+    return info if info.count == len(task.rows) and info.bytes == tar.stat().st_size else None
+
+
+def _remove_others(shards: Path, names: set[str]) -> None:
+    for path in shards.glob("*-*.*") if shards.is_dir() else ():
+        if path.name.partition(".")[0] not in names:
+            path.unlink()

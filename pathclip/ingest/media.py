@@ -1,0 +1,106 @@
+"""Find the file of an attachment in the media folders, without ever leaving them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pathclip.core.errors import UserError
+from pathclip.pairs import Drop
+from pathclip.tweets import Media, basename
+
+__all__ = ["MediaFolders", "Place"]
+
+Place = tuple[int, str]
+"""Which folder, and the path in it with forward slashes."""
+
+
+class MediaFolders:
+    """The files of some folders, found by name.
+
+    Args:
+        roots: Searched in this order.
+        beside: Further folders that tables name files in; not searched, so they may hold anything.
+
+    Raises:
+        UserError: If a folder does not exist.
+    """
+
+    def __init__(self, roots: list[Path], beside: list[Path] | None = None) -> None:
+        self.roots = [*roots, *(beside or [])]
+        self._by_name: dict[str, Place] = {}
+        self._by_stem: dict[str, Place] = {}
+        self._files: list[Place] = []
+        for number, root in enumerate(roots):
+            if not root.is_dir():
+                raise UserError(
+                    f"media folder {root} does not exist; name the folder of the pictures with --media"
+                )
+            for file in _files(root):
+                self._add(number, file)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Number of searched files and a hash of their names and sizes."""
+        lines = sorted(f"{n}/{f} {(self.roots[n] / f).lstat().st_size}" for n, f in self._files)
+        return {"files": len(lines), "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+
+    def _add(self, number: int, file: str) -> None:
+        self._files.append((number, file))
+        name = file.rpartition("/")[2]
+        self._by_name.setdefault(name, (number, file))
+        self._by_stem.setdefault(name.partition(".")[0], (number, file))
+
+    def of_post(self, tweet_id: str, media: Media) -> Place | Drop:
+        """The file of an attachment: by the payload's own path, the name in its URL, or its media key."""
+        if media.kind in ("video", "animated_gif"):
+            return Drop("video", media.kind)
+        name = basename(media.url)
+        for wanted in (media.path, name, f"{tweet_id}-{name}" if name else None):
+            if wanted and (found := self._by_name.get(wanted)):
+                return found
+        for stem in (name.partition(".")[0] if name else None, media.key, media.key.partition("_")[2]):
+            if stem and (found := self._by_stem.get(stem)):
+                return found
+        if media.kind == "unlisted":
+            return Drop("media_unlisted", f"{media.key} is not described, and no file is named so")
+        if not self.roots:
+            return Drop("image_missing", "no media folder was given (--media)")
+        return Drop("image_missing", f"no file {name or media.key} in the media folder")
+
+    def of_row(self, image: str, number: int = 0) -> Place | Drop:
+        """The file that a table names, relative to folder ``number``."""
+        path = PurePosixPath(image.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            return Drop("image_outside", "the path is not inside the media folder")
+        return number, path.as_posix()
+
+    def open_path(self, place: Place) -> Path | Drop:
+        """The file to open, after links were followed."""
+        root = self.roots[place[0]]
+        return safe_path(root, place[1])
+
+
+def safe_path(root: Path, file: str) -> Path | Drop:
+    """``root/file`` if it is a file that lies, links followed, inside ``root``."""
+    path = root / file
+    try:
+        real = path.resolve(strict=True)
+        inside = real.is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return Drop("image_missing", f"no file {PurePosixPath(file).name} in the media folder")
+    if not inside:
+        return Drop("image_outside", "a link leads out of the media folder")
+    return path if real.is_file() else Drop("image_unreadable", "not a regular file")
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Paths of all files below a folder, sorted, links to folders not followed, hidden files left out."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        prefix = Path(folder).relative_to(root).as_posix()
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield name if prefix == "." else f"{prefix}/{name}"

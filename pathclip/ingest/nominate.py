@@ -1,0 +1,194 @@
+"""From posts, rows and faults to candidates with captions: the stages read, select and caption."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from pathclip.ingest.candidates import Candidate
+from pathclip.ingest.collect import Collected
+from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.tables import read_rows
+from pathclip.pairs import (
+    Caption,
+    Drop,
+    Threads,
+    last_edits,
+    own_caption,
+    picture_captions,
+    rank_replies,
+    reply_caption,
+    select,
+)
+from pathclip.tweets import Media, Tweet, canonical, clean
+
+__all__ = ["Nominated", "nominate"]
+
+
+class Nominated:
+    """All candidates in a fixed order, and what was counted on the way.
+
+    Attributes:
+        candidates: Sorted by id; every post, row and fault stands behind at least one.
+        posts: Posts, each counted once.
+        repeated: Further records of posts already counted.
+    """
+
+    def __init__(self, candidates: list[Candidate], posts: int, repeated: int) -> None:
+        self.candidates = sorted(candidates, key=lambda c: c.id)
+        self.posts = posts
+        self.repeated = repeated
+
+
+def nominate(collected: Collected, config: IngestConfig) -> Nominated:
+    """Make the candidates and give each its captions or the reason why it has none."""
+    source = (t for t in collected.posts() if config.collect.referenced or not t.is_referenced)
+    posts, newest, repeated = last_edits(source)
+    candidates = [*_faults(collected), *_rows(collected), *_posts(posts, newest, collected, config)]
+    return Nominated(candidates, len(posts), repeated)
+
+
+def _faults(collected: Collected) -> Iterator[Candidate]:
+    for row in read_rows(collected.files("faults")):
+        yield Candidate(f"l:{row['source']}", row["source"], drop=Drop(row["code"], row["detail"]))
+
+
+def _rows(collected: Collected) -> Iterator[Candidate]:
+    """One candidate per row; of rows that name one picture the first holds it."""
+    by_image: dict[tuple[str, object], list[Candidate]] = defaultdict(list)
+    for row, place in collected.rows():
+        image = row.image if isinstance(place, Drop) else place[1]
+        text = clean(row.caption, hashtags="unwrap")
+        candidate = Candidate(
+            id="",
+            source=row.source,
+            source_key=f"t:{image}",
+            media_key=image,
+            case=row.group,
+            given_split=row.split,
+            captions=(Caption(text, "table"),) if text else (),
+        )
+        if isinstance(place, Drop):
+            candidate.reject(place)
+        elif not text:
+            candidate.reject(Drop("no_caption", "nothing is left of the caption"))
+        else:
+            candidate.place = place
+        by_image[image, candidate.place].append(candidate)
+    for (image, _), group in by_image.items():
+        yield from _merged(image, group)
+
+
+def _merged(image: str, rows: list[Candidate]) -> Iterator[Candidate]:
+    """The first row by split, caption and group holds the picture; the others' texts join its captions."""
+    order = {"test": 0, "val": 1, "train": 2, None: 3}
+    rows.sort(
+        key=lambda c: (c.drop is not None, order[c.given_split], [x.text for x in c.captions], c.case or "")
+    )
+    first = rows[0]
+    for number, row in enumerate(rows):
+        row.id = f"t:{image}#{number}"
+        if row is not first and row.alive and first.alive:
+            first.captions += tuple(x for x in row.captions if x.text not in {y.text for y in first.captions})
+            row.reject(Drop("used_as_caption", f"captions {first.source_key}"))
+    yield from rows
+
+
+def _posts(
+    posts: dict[str, Tweet], newest: dict[str, str], collected: Collected, config: IngestConfig
+) -> Iterator[Candidate]:
+    threads = Threads(posts, newest)
+    verdicts = {
+        post.id: Drop("superseded_edit", f"edited as {newest[post.id]}")
+        if post.id in newest
+        else select(post, config.select, config.language)
+        for post in posts.values()
+    }
+    answers, unused = _replies(posts, verdicts, threads, config)
+    for post in posts.values():
+        verdict = verdicts[post.id]
+        if not post.media:
+            candidate = _candidate(post, None, threads)
+            candidate.reject(verdict or unused.get(post.id) or Drop("no_media"))
+            yield candidate
+            continue
+        own = own_caption(post, config.caption, config.text) if verdict is None else verdict
+        for media in _unique(post.media):
+            candidate = _candidate(post, media, threads)
+            _caption(candidate, post, media, verdict, own, answers.get(post.id, ()), config)
+            place = collected.folders.of_post(post.id, media)
+            if candidate.alive and isinstance(place, Drop):
+                candidate.reject(place)
+            elif not isinstance(place, Drop):
+                candidate.place = place
+            yield candidate
+
+
+def _caption(
+    candidate: Candidate,
+    post: Tweet,
+    media: Media,
+    verdict: Drop | None,
+    own: Caption | Drop,
+    answers: Iterable[Caption],
+    config: IngestConfig,
+) -> None:
+    if verdict is not None:
+        candidate.reject(verdict)
+        return
+    captions = picture_captions(post, media, own, answers, config.caption)
+    if isinstance(captions, Drop):
+        candidate.reject(captions)
+    else:
+        candidate.captions = captions
+
+
+def _replies(
+    posts: dict[str, Tweet], verdicts: dict[str, Drop | None], threads: Threads, config: IngestConfig
+) -> tuple[dict[str, list[Caption]], dict[str, Drop]]:
+    """Best replies per post with pictures, and for every text-only reply why its text is not used, if so.
+
+    Whether a chosen reply ends as ``used_as_caption`` is known only when its picture is kept; until then it
+    stands as ``no_media``.
+    """
+    fitting: dict[str, list[Tweet]] = defaultdict(list)
+    captions: dict[str, Caption] = {}
+    unused: dict[str, Drop] = {}
+    for post in posts.values():
+        if post.media or verdicts[post.id] is not None:
+            continue
+        target = threads.pictures_of(post)
+        if target is None:
+            continue
+        caption = reply_caption(post, config.caption, config.text)
+        if isinstance(caption, Drop):
+            unused[post.id] = Drop("no_media", f"reply not used: {caption.detail or caption.code}")
+        else:
+            captions[post.id] = caption
+            fitting[target].append(post)
+    answers: dict[str, list[Caption]] = {}
+    for target, replies in fitting.items():
+        ranked = rank_replies(replies, posts[target].author_id)
+        answers[target] = [captions[r.id] for r in ranked[: config.caption.max_replies]]
+        for reply in ranked[config.caption.max_replies :]:
+            unused[reply.id] = Drop("no_media", "reply not used: others rank higher")
+    return answers, unused
+
+
+def _candidate(post: Tweet, media: Media | None, threads: Threads) -> Candidate:
+    key = f"x:{post.id}:{media.key}" if media else f"x:{post.id}"
+    return Candidate(
+        id=key,
+        source=post.source,
+        source_key=key,
+        tweet_id=post.id,
+        media_key=media.key if media else None,
+        author_id=post.author_id,
+        created_at=post.created_at,
+        thread=threads.thread(post.id),
+        hashtag=canonical(post.hashtags),
+    )
+
+
+def _unique(media: Iterable[Media]) -> Iterable[Media]:
+    return {m.key: m for m in reversed(tuple(media))}.values()

@@ -1,0 +1,134 @@
+"""The picture as it is stored: the original bytes without metadata where they will do, else re-encoded."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+from pydantic import Field
+
+from pathclip.core.config import Config
+from pathclip.core.errors import FaultError
+from pathclip.pairs.images import decode, is_srgb
+from pathclip.pairs.pair import Drop
+
+__all__ = ["PackConfig", "stored_jpeg", "strip_metadata"]
+
+START, END, SCAN = b"\xff\xd8", 0xD9, 0xDA
+STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
+FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+KEPT_APPS = frozenset({0xE0, 0xEE})  # JFIF and Adobe say how to read the colours; all other APPn are metadata
+
+
+class PackConfig(Config):
+    """How pictures and shards are written."""
+
+    short_side_px: int = Field(512, ge=16, description="larger pictures are scaled down to this short side")
+    quality: int = Field(
+        95, ge=1, le=100, description="JPEG quality; chroma is always stored in full (4:4:4)"
+    )
+    passthrough: bool = Field(
+        True, description="store the original bytes of small plain JPEGs, metadata removed"
+    )
+    passthrough_long_side_px: int = Field(1024, ge=16, description="largest long side that is passed through")
+    passthrough_bytes: int = Field(1 << 20, ge=1, description="largest file that is passed through")
+    shard_samples: int = Field(1000, ge=1, description="samples per shard")
+
+
+def stored_jpeg(data: bytes, config: PackConfig) -> tuple[bytes, int, int]:
+    """The bytes to store, and their width and height.
+
+    Raises:
+        FaultError: If the picture no longer decodes (it did when it was looked at).
+    """
+    if config.passthrough and len(data) <= config.passthrough_bytes:
+        passed = _passed_through(data, config.passthrough_long_side_px)
+        if passed is not None:
+            return passed
+    image = decode(data)
+    if isinstance(image, Drop):
+        raise FaultError(f"a picture that decoded before no longer does: {image.detail}")
+    short = min(image.size)
+    if short > config.short_side_px:
+        scale = config.short_side_px / short
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BOX if scale <= 0.5 else Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=config.quality, subsampling=0, optimize=False)
+    return out.getvalue(), *image.size
+
+
+def strip_metadata(data: bytes) -> bytes | None:
+    """A JPEG without EXIF, XMP, IPTC, colour profile, comments and trailing bytes; pixels untouched.
+
+    Returns:
+        The bytes, or None where the file is no plain 8-bit JPEG of one picture that is safe to cut.
+    """
+    if not data.startswith(START):
+        return None
+    out, at = bytearray(START), 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in STANDALONE or marker == END:
+            return None
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        segment = data[at : at + 2 + size]
+        if size < 2 or len(segment) != size + 2:
+            return None
+        if marker == SCAN:
+            stop = data.rfind(b"\xff\xd9")
+            first = _first_end(data, at + 2 + size)
+            return bytes(out + data[at:first]) if stop >= 0 and first is not None else None
+        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
+            out += _kept_app(marker, segment)
+        else:
+            out += segment
+        at += 2 + size
+    return None
+
+
+def _kept_app(marker: int, segment: bytes) -> bytes:
+    """JFIF without its thumbnail, Adobe whole, nothing else."""
+    body = segment[4:]
+    if marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14:
+        return b"\xff\xe0\x00\x10" + body[:12] + b"\0\0"
+    return segment if marker == 0xEE and body.startswith(b"Adobe") else b""
+
+
+def _first_end(data: bytes, at: int) -> int | None:
+    """Position after the end marker of the picture whose first scan starts at ``at``."""
+    while True:
+        at = data.find(b"\xff", at)
+        if at < 0 or at + 1 >= len(data):
+            return None
+        marker = data[at + 1]
+        if marker == END:
+            return at + 2
+        if marker in (0x00, 0xFF) or marker in STANDALONE:
+            at += 2 if marker != 0xFF else 1
+        elif 0xE0 <= marker <= 0xEF or marker == 0xFE:
+            return None  # metadata between scans: re-encode instead
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _passed_through(data: bytes, max_long_side: int) -> tuple[bytes, int, int] | None:
+    """The stripped original, if it is a colour sRGB JPEG that is upright and small; else None."""
+    if not data.startswith(START):
+        return None
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        plain = (
+            image.mode == "RGB"
+            and max(image.size) <= max_long_side
+            and image.info.get("adobe_transform", 1) == 1
+            and image.getexif().get(0x0112, 1) == 1
+            and is_srgb(image.info.get("icc_profile"))
+        )
+        size = image.size
+    stripped = strip_metadata(data) if plain else None
+    return (stripped, *size) if stripped is not None else None

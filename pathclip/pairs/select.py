@@ -1,0 +1,67 @@
+"""Which posts may give pictures and captions at all: retweets, sensitive and foreign posts may not."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pathclip.core.config import Config
+from pathclip.pairs.pair import Drop
+from pathclip.tweets.language import is_language_known, latin_share, num_letters, sounds_foreign
+from pathclip.tweets.text import clean
+from pathclip.tweets.tweet import Tweet
+
+__all__ = ["LanguageConfig", "SelectConfig", "select"]
+
+
+class SelectConfig(Config):
+    """Which posts are taken."""
+
+    retweets: Literal["drop", "keep"] = Field("drop", description="retweets repeat a post and cut its text")
+    sensitive: Literal["drop", "keep"] = Field(
+        "drop", description="posts the platform flags; much gross and surgical pathology is flagged"
+    )
+    withheld: Literal["drop", "keep"] = Field("drop", description="posts withheld in some country")
+    bots: Literal["drop", "keep"] = Field("keep", description="posts of accounts whose name ends in bot")
+
+
+class LanguageConfig(Config):
+    """Which languages are taken; the platform's word first, then script and function words."""
+
+    languages: tuple[str, ...] = Field(("en",), min_length=1, description="platform codes to keep")
+    unknown: Literal["keep", "drop"] = Field(
+        "keep", description="posts without a code whose script and function words do not tell either"
+    )
+    min_latin_share: float = Field(0.5, ge=0, le=1, description="share of Latin letters a text must have")
+    min_letters: int = Field(8, ge=0, description="below this many letters script and words are not judged")
+
+
+def select(tweet: Tweet, config: SelectConfig, language: LanguageConfig) -> Drop | None:
+    """None if the post may be used, else why not."""
+    if tweet.kind == "retweet" and config.retweets == "drop":
+        return Drop("retweet")
+    if tweet.is_withheld and config.withheld == "drop":
+        return Drop("withheld")
+    if tweet.sensitive and config.sensitive == "drop":
+        return Drop("sensitive")
+    if tweet.is_bot and config.bots == "drop":
+        return Drop("bot")
+    return _language(tweet, language)
+
+
+def _language(tweet: Tweet, config: LanguageConfig) -> Drop | None:
+    known = is_language_known(tweet.lang)
+    if known and (tweet.lang or "").lower().partition("-")[0] not in config.languages:
+        return Drop("language", f"the platform says {tweet.lang}")
+    text = clean(tweet.text, hashtags="strip")
+    if num_letters(text) < config.min_letters:
+        return None if known or config.unknown == "keep" else Drop("language", "too short to tell")
+    share = latin_share(text)
+    if share < config.min_latin_share:
+        return Drop("language", f"{share:.0%} Latin letters")
+    if not known and config.unknown == "drop":
+        return Drop("language", "the platform gives none")
+    if not known and sounds_foreign(text):
+        return Drop("language", "function words of another language")
+    return None

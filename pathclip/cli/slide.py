@@ -242,8 +242,8 @@ def _outcome(run: SlideRun) -> Outcome:
         **{state: run.count(state) for state in ("done", "failed", "empty")},
         "elsewhere": list(run.elsewhere),
     }
-    faults = [f"{record.slide}: {record.reason}" for record in run.records if record.reason]
-    return Outcome(data, [_run_table(run), *faults, f"written to {run.out}"], exit_code=run.exit_code)
+    reasons = "; reasons in status.jsonl" if any(record.reason for record in run.records) else ""
+    return Outcome(data, [_run_table(run), f"written to {run.out}{reasons}"], exit_code=run.exit_code)
 
 
 def _run_table(run: SlideRun) -> Any:
@@ -276,7 +276,7 @@ def _info_table(rows: list[dict[str, Any]]) -> Any:
         size = f"{row['width']} x {row['height']}"
         attached = ", ".join(row["associated"])
         table.add_row(
-            escape(row["slide"]),
+            escape(Path(row["slide"]).name),
             row["vendor"],
             size,
             levels,

@@ -172,12 +172,12 @@ def score(
     )
 
 
-def features_key(slide_path: Path, model_sha: str, config: SlideConfig, row_mpp: float | None = None) -> str:
+def features_key(slide_path: Path, model_id: str, config: SlideConfig, row_mpp: float | None = None) -> str:
     """Hash of what decides a slide's features: the file's size and time, the settings, the model."""
     stat = slide_path.stat()
     settings = {name: getattr(config, name) for name in FEATURE_SETTINGS}
     mask = sha256_file(mask_for(slide_path, config.mask)) if config.mask else None
-    parts = [stat.st_size, stat.st_mtime_ns, settings, row_mpp, mask, model_sha, 1]
+    parts = [stat.st_size, stat.st_mtime_ns, settings, row_mpp, mask, model_id, 1]
     return hashlib.sha256(strict_json(parts).encode()).hexdigest()
 
 
@@ -203,7 +203,7 @@ def embed_open(
 ) -> SlideFeatures:
     """`embed` for a slide that is open already; ``model_sha`` spares hashing a model once per slide."""
     sha = model_sha or model_sha256(model)
-    key = features_key(slide.path, sha, config, row_mpp)
+    key = features_key(slide.path, f"{sha} {model.precision}", config, row_mpp)
     mpp = resolve_mpp(slide, given=config.slide_mpp, row=row_mpp)
     if config.mask is not None:
         tissue = read_mask(mask_for(slide.path, config.mask), slide, mpp.value)

@@ -1,7 +1,8 @@
 """The output folder: names of slides, one record per slide, and the tables made from the records.
 
-``OUT/.pathclip/NAME.json`` is a slide's record, written after its files: a slide without a record is not done.
-The tables ``results.csv`` and ``status.jsonl`` are made anew from the records, so a kill loses nothing and several runs into one folder agree.
+``OUT/.pathclip/NAME.json`` is a slide's record, written after its files: a slide without one is not done. The
+tables ``results.csv`` and ``status.jsonl`` are made anew from the records, so a kill loses nothing and runs
+into one folder agree.
 """
 
 from __future__ import annotations
@@ -130,10 +131,12 @@ class OutputFolder:
         """A name for every slide, decided before work starts.
 
         The file's stem; where two slides share it, ``stem.ext``; where they share that too, ``stem-<hash>``.
-        Slides of earlier runs into this folder count; case does not tell names apart, as on some file systems.
+        A slide of an earlier run into this folder keeps its name, and keeps others from it; case does not
+        tell names apart, as on some file systems.
         """
         owners = {record.name.casefold(): record for record in self.records().values()}
-        names = [_short(path.stem, path) for path in paths]
+        kept = {record.place: record.name for record in owners.values()}
+        names = [kept.get(place_of(path)) or _short(path.stem, path) for path in paths]
         for other in (lambda p: _short(p.name, p), lambda p: f"{p.stem[:80]}-{place_of(p)[:8]}"):
             count = Counter(name.casefold() for name in names)
             names = [

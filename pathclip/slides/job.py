@@ -80,6 +80,7 @@ class _Job:
 
     model: DualEncoder | str
     model_sha: str
+    precision: str
     config: SlideConfig
     out: Path
     run: str
@@ -170,6 +171,7 @@ def _prepare(
     return _Job(
         model=encoder if engine == "serial" else str(model),
         model_sha=sha,
+        precision=encoder.precision,
         config=config,
         out=folder.path,
         run=hashlib.sha256(strict_json(run).encode()).hexdigest(),
@@ -327,7 +329,7 @@ def _cached(task: _Task, job: _Job, path: Path) -> SlideFeatures | None:
 
 
 def _key_parts(task: _Task, job: _Job) -> tuple[Path, str, SlideConfig, float | None]:
-    return task.slide.path, job.model_sha, job.config, task.slide.mpp
+    return task.slide.path, f"{job.model_sha} {job.precision}", job.config, task.slide.mpp
 
 
 def _key(task: _Task, job: _Job) -> str:

@@ -27,8 +27,8 @@ class OpenSlideSlide:
     """A slide that OpenSlide reads; see `pathclip.slides.slide.Slide`.
 
     After one decoding error an OpenSlide handle refuses every later read, so a failed region is tried once
-    more on a handle of its own, and the shared handle is replaced. Handles are closed when the last thread that
-    reads through them lets go.
+    more on a handle of its own, and the shared handle is replaced. Handles are closed when the last thread
+    that reads through them lets go.
     """
 
     def __init__(self, path: Path) -> None:

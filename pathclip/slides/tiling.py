@@ -77,7 +77,8 @@ def plan_tiles(
     if slide_mpp > mpp * MAX_UPSAMPLE and not allow_upsample:
         raise UserError(
             f"slide {slide.path}: its finest scale is {slide_mpp:g} µm/px, tiles are asked at {mpp:g}; "
-            f"enlarging more than {MAX_UPSAMPLE:g}x invents detail: take --mpp {slide_mpp:g}, or pass --allow-upsample"
+            f"enlarging more than {MAX_UPSAMPLE:g}x invents detail: take --mpp {slide_mpp:g}, or pass "
+            "--allow-upsample"
         )
     stride = tile_px * mpp / slide_mpp
     x0, y0, width, height = slide.bounds

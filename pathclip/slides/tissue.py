@@ -15,12 +15,16 @@ __all__ = ["TISSUE_MPP", "Tissue", "find_tissue", "tissue_mask"]
 TISSUE_MPP = 8.0
 """Scale (µm/px) at which tissue is looked for: cells vanish, fragments of a tenth of a millimetre do not."""
 
-# chroma = max(R, G, B) - min(R, G, B); Otsu between these bounds, because on a slide of pure background or of
-# pure tissue it would split noise or tissue in two
-MIN_CHROMA, MAX_CHROMA = 14, 28
+# Chroma is max(R, G, B) - min(R, G, B) against the glass. Stained tissue is above Otsu's threshold, kept
+# within bounds because on a slide of pure background or of pure tissue it would split noise or tissue in two.
+# Pale tissue (fat, mucin) is above the faint threshold and touches stained tissue.
+MIN_CHROMA, MAX_CHROMA, FAINT_CHROMA = 14, 28, 6
+MIN_SEED_SHARE = 0.01
+GLASS_VALUE, GLASS_CHROMA = 200, 10  # glass is bright and grey; where there is none, it is taken for white
 MAX_BLACK = 45  # brightest channel of a black edge
 CLOSE_UM = 24.0
 MIN_FRAGMENT_MM2 = 0.02
+MIN_PEN_MM2 = 0.005
 MAX_HOLE_MM2 = 0.05  # a fat cell's lumen is about 0.008 mm2, a vessel's up to a few hundredths
 
 
@@ -73,8 +77,8 @@ def as_tissue(mask: np.ndarray, view: Overview, slide_mpp: float, source: str) -
 def tissue_mask(rgb: np.ndarray, mpp: float) -> np.ndarray:
     """Find stained tissue in a small picture of a slide.
 
-    Colourful and neither black nor of a pen's hue; small gaps closed, holes filled and specks dropped by
-    their area in mm². The same picture gives the same mask everywhere.
+    Stained, or pale and next to it; neither black nor of a pen's hue; small gaps closed, holes filled and
+    specks dropped by their area in mm². The same picture gives the same mask everywhere.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -85,32 +89,52 @@ def tissue_mask(rgb: np.ndarray, mpp: float) -> np.ndarray:
     """
     from scipy import ndimage
 
-    value = rgb.max(axis=2)
-    chroma = value - rgb.min(axis=2)
-    smooth = np.asarray(Image.fromarray(chroma).filter(ImageFilter.MedianFilter(3)))
-    foreign = _pen(rgb, value, chroma) | (value < MAX_BLACK)
-    threshold = float(np.clip(_otsu(smooth[~foreign]), MIN_CHROMA, MAX_CHROMA))
-    mask = (smooth > threshold) & ~foreign
-    mask = _closed(mask, max(1, round(CLOSE_UM / mpp))) & ~foreign
     pixel_mm2 = mpp**2 / 1e6
+    value = rgb.max(axis=2)
+    foreign = _pen(rgb, pixel_mm2) | (value < MAX_BLACK)
+    absorbed = _glass(rgb) - rgb.astype(np.int16)
+    chroma = np.minimum(absorbed.max(axis=2) - absorbed.min(axis=2), 255).astype(np.uint8)
+    smooth = np.asarray(Image.fromarray(chroma).filter(ImageFilter.MedianFilter(3)))
+    stained = smooth > np.clip(_otsu(smooth[~foreign]), MIN_CHROMA, MAX_CHROMA)
+    mask = (smooth > FAINT_CHROMA) & ~foreign
+    mask = _closed(mask, max(1, round(CLOSE_UM / mpp))) & ~foreign
     holes, _ = ndimage.label(~mask)
     mask |= _no_larger(holes, MAX_HOLE_MM2 / pixel_mm2) & ~foreign
-    fragments, _ = ndimage.label(mask, structure=np.ones((3, 3)))
-    return mask & ~_no_larger(fragments, MIN_FRAGMENT_MM2 / pixel_mm2)
+    fragments, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    area = np.bincount(fragments.ravel(), minlength=count + 1)
+    seeds = np.bincount(fragments[stained & ~foreign], minlength=count + 1)
+    keep = (area * pixel_mm2 > MIN_FRAGMENT_MM2) & (seeds > MIN_SEED_SHARE * area)
+    keep[0] = False
+    return keep[fragments]
 
 
-def _pen(rgb: np.ndarray, value: np.ndarray, chroma: np.ndarray) -> np.ndarray:
-    """Felt pen: green or cyan at all, strong blue in which red is weakest, saturated red; and the rim."""
+def _glass(rgb: np.ndarray) -> np.ndarray:
+    """(3,) int16, the colour of bare glass: the commonest bright grey."""
+    value = rgb.max(axis=2)
+    bare = rgb[(value > GLASS_VALUE) & (value - rgb.min(axis=2) < GLASS_CHROMA)]
+    if len(bare) < 0.005 * value.size:
+        return np.full(3, 255, np.int16)
+    commonest = int(np.bincount(bare[:, 1], minlength=256).argmax())
+    near = bare[np.abs(bare[:, 1].astype(np.int16) - commonest) <= 2]
+    return np.rint(near.mean(axis=0)).astype(np.int16)
+
+
+def _pen(rgb: np.ndarray, pixel_mm2: float) -> np.ndarray:
+    """Felt pen: green or cyan, strong blue in which red is weakest, saturated red; and the blurred rim."""
     from scipy import ndimage
 
     red, green, blue = (rgb[..., i].astype(np.int16) for i in range(3))
-    cold = (red <= green) & (red <= blue)  # hue from green to blue; haematoxylin keeps red above green
+    value = rgb.max(axis=2).astype(np.int16)
+    chroma = value - rgb.min(axis=2)
+    cold = (red < green) & (red < blue)  # hue from green to blue; haematoxylin keeps red above green
     greenish = cold & (2 * green > red + blue) & (chroma > 25)  # green is nearer the top than the bottom
-    greenish |= (green >= red) & (green > blue) & (green - red > 20) & (chroma > 25)
-    bluish = cold & (green - red > 8) & (chroma > 70) & (chroma > 0.45 * value)
+    greenish |= (green - red > 20) & (green >= blue) & (chroma > 25)
+    bluish = cold & (green - red > 8) & (chroma > 60) & (chroma > 0.4 * value)
     reddish = (red > 120) & (chroma > 0.8 * value) & (np.abs(green - blue) < 50)
-    pen = ndimage.binary_opening(greenish | bluish | reddish, iterations=1)  # single odd pixels are no pen
-    return ndimage.binary_dilation(pen, iterations=3)
+    ink, _ = ndimage.label(greenish | bluish | reddish, structure=np.ones((3, 3)))
+    strokes = (ink > 0) & ~_no_larger(ink, MIN_PEN_MM2 / pixel_mm2)  # single odd pixels are no pen
+    rim = strokes | (cold & (chroma > 15))
+    return ndimage.binary_dilation(ndimage.binary_dilation(strokes, iterations=3, mask=rim), iterations=2)
 
 
 def _otsu(values: np.ndarray) -> float:

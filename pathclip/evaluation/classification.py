@@ -93,8 +93,8 @@ def _check(
     if broken:
         first = data.relative(data.paths[good[broken[0]]])
         raise FaultError(
-            f"the model gives features that are not finite for {len(broken)} of {len(good)} pictures, the first "
-            f"is {first}; its weights are damaged, or its range is beyond the precision (try precision fp32)"
+            f"the model gives features that are not finite for {len(broken)} of {len(good)} pictures, the "
+            f"first is {first}; its weights are damaged, or its range is beyond the precision (try precision fp32)"
         )
 
 

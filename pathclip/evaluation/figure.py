@@ -58,7 +58,7 @@ def confusion_figure(
     axes.set_yticks(range(size), rows, fontsize=small)
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.5 if size <= NUMBERS_UP_TO else 0.3)
+    axes.grid(which="minor", color="#dfe4ec", linewidth=1.0 if size <= NUMBERS_UP_TO else 0.3)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathclip.heads.index import Hit, Index, contact_sheet
 from pathclip.heads.metrics import (
     accuracy,
     balanced_accuracy,
@@ -14,10 +15,13 @@ from pathclip.heads.metrics import (
     weighted_f1,
 )
 from pathclip.heads.prompts import Prompts, PromptSet, load_prompts, shipped_prompts
+from pathclip.heads.result import write_result
 from pathclip.heads.retrieval import first_hit_ranks, random_recall, recall_at_k, retrieval_metrics
 from pathclip.heads.zeroshot import ZeroShotResult, build_classifier, classify
 
 __all__ = [
+    "Hit",
+    "Index",
     "PromptSet",
     "Prompts",
     "ZeroShotResult",
@@ -29,6 +33,7 @@ __all__ = [
     "classify",
     "confusion_matrix",
     "constant_class_baseline",
+    "contact_sheet",
     "first_hit_ranks",
     "load_prompts",
     "macro_f1",
@@ -38,4 +43,5 @@ __all__ = [
     "retrieval_metrics",
     "shipped_prompts",
     "weighted_f1",
+    "write_result",
 ]

@@ -53,7 +53,7 @@ def ingest(
     ] = None,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="Key of the ids (16 bytes or more). By default OUT/private/key, made once."),
+        typer.Option(help="File whose bytes are the key of the ids. By default OUT/private/key, made once."),
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Repeat failed downloads (there are none yet: refused).")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 import types
 
+from pathclip.ingest.check import check
 from pathclip.ingest.codes import MEANING, STAGES, Code
 from pathclip.ingest.config import PRESETS, CollectConfig, ImageConfig, IngestConfig, preset
+from pathclip.ingest.explain import explain
 from pathclip.ingest.report import IngestReport, open_report
 from pathclip.ingest.run import ingest
 
@@ -22,6 +24,8 @@ __all__ = [
     "ImageConfig",
     "IngestConfig",
     "IngestReport",
+    "check",
+    "explain",
     "ingest",
     "open_report",
     "preset",

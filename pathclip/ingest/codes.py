@@ -45,6 +45,7 @@ class Code(StrEnum):
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_NEAR = "duplicate_near"
     GROUP_IN_TEST = "group_in_test"
+    GROUP_IN_VAL = "group_in_val"
 
 
 STAGES = {
@@ -65,7 +66,7 @@ STAGES = {
         "image_aspect",
     ),
     "dedup": ("duplicate_exact", "duplicate_near"),
-    "split": ("group_in_test",),
+    "split": ("group_in_test", "group_in_val"),
 }
 """Stage to its codes, in the order candidates pass them."""
 
@@ -100,6 +101,7 @@ MEANING = {
     Code.DUPLICATE_EXACT: "the same bytes as a kept picture, which has its captions too",
     Code.DUPLICATE_NEAR: "near-identical to a kept picture",
     Code.GROUP_IN_TEST: "its group also has test members (given splits win)",
+    Code.GROUP_IN_VAL: "its group also has val members (given splits win)",
 }
 
 _STAGE_OF = {code: stage for stage, codes in STAGES.items() for code in codes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -11,15 +12,16 @@ from pathclip.core.errors import FaultError, UserError
 
 __all__ = ["fingerprint", "load_key"]
 
+log = logging.getLogger("pathclip")
 KEY_BYTES = 32
-MIN_BYTES = 16
+SAFE_BYTES = 16
 
 
 def load_key(private: Path, key_file: Path | None) -> bytes:
     """The key in ``key_file``, else the one in ``private/key``, else a new one kept there.
 
     Raises:
-        UserError: If the named file is missing, unreadable or too short to keep anything secret.
+        UserError: If the named file is missing, unreadable or empty.
     """
     if key_file is not None:
         return _read(key_file)
@@ -50,6 +52,8 @@ def _read(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise UserError(f"key file {path} cannot be read: {error.strerror}") from None
-    if len(key) < MIN_BYTES:
-        raise UserError(f"key file {path} holds {len(key)} bytes; a key needs at least {MIN_BYTES}")
+    if not key.strip():
+        raise UserError(f"key file {path} is empty; make one with: head -c 32 /dev/urandom > {path}")
+    if len(key) < SAFE_BYTES:
+        log.warning("key file %s holds %d bytes; ids under a short key can be guessed", path, len(key))
     return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from pathclip.pairs import SPLITS, Drop, PackConfig, stored_jpeg
 from pathclip.shards import Sample, ShardInfo, write_index, write_shard
 
 __all__ = ["materialise"]
+
+
+SHARD_FILE = re.compile(r"((?:train|val|test)-\d{6})\.(?:tar|idx|stats\.json)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ def _complete(task: ShardTask) -> ShardInfo | None:
 
 
 def _remove_others(shards: Path, names: set[str]) -> None:
-    for path in shards.glob("*-*.*") if shards.is_dir() else ():
-        if path.name.partition(".")[0] not in names:
+    for path in shards.iterdir() if shards.is_dir() else ():
+        match = SHARD_FILE.fullmatch(path.name)
+        if match and match.group(1) not in names:
             path.unlink()

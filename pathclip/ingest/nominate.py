@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from pathclip.ingest.candidates import Candidate
@@ -36,6 +36,7 @@ class Nominated:
 
     def __init__(self, candidates: list[Candidate], posts: int, repeated: int) -> None:
         self.candidates = sorted(candidates, key=lambda c: c.id)
+        assert len({c.id for c in candidates}) == len(candidates), "two candidates share an id"
         self.posts = posts
         self.repeated = repeated
 
@@ -75,19 +76,21 @@ def _rows(collected: Collected) -> Iterator[Candidate]:
         else:
             candidate.place = place
         by_image[image, candidate.place].append(candidate)
-    for (image, _), group in by_image.items():
-        yield from _merged(image, group)
+    numbers: Counter[str] = Counter()
+    for (image, _), group in sorted(by_image.items(), key=lambda item: str(item[0])):
+        yield from _merged(image, group, numbers)
 
 
-def _merged(image: str, rows: list[Candidate]) -> Iterator[Candidate]:
+def _merged(image: str, rows: list[Candidate], numbers: Counter[str]) -> Iterator[Candidate]:
     """The first row by split, caption and group holds the picture; the others' texts join its captions."""
     order = {"test": 0, "val": 1, "train": 2, None: 3}
     rows.sort(
         key=lambda c: (c.drop is not None, order[c.given_split], [x.text for x in c.captions], c.case or "")
     )
     first = rows[0]
-    for number, row in enumerate(rows):
-        row.id = f"t:{image}#{number}"
+    for row in rows:
+        row.id = f"t:{image}#{numbers[image]}"
+        numbers[image] += 1
         if row is not first and row.alive and first.alive:
             first.captions += tuple(x for x in row.captions if x.text not in {y.text for y in first.captions})
             row.reject(Drop("used_as_caption", f"captions {first.source_key}"))
@@ -170,8 +173,9 @@ def _replies(
     for target, replies in fitting.items():
         ranked = rank_replies(replies, posts[target].author_id)
         answers[target] = [captions[r.id] for r in ranked[: config.caption.max_replies]]
-        for reply in ranked[config.caption.max_replies :]:
-            unused[reply.id] = Drop("no_media", "reply not used: others rank higher")
+        for number, reply in enumerate(ranked):
+            why = "its picture is not kept" if number < config.caption.max_replies else "others rank higher"
+            unused[reply.id] = Drop("no_media", f"reply not used: {why}")
     return answers, unused
 
 

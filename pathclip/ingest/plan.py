@@ -61,11 +61,10 @@ def plan(collected: Collected, config: IngestConfig, key: bytes) -> Planned:
     planned = Planned(nominated.candidates, collected.lines, nominated.posts, nominated.repeated)
     _judge_pictures(planned.candidates, collected, config)
     living = [c for c in planned.candidates if c.alive]
-    near = _near(living, config)
-    groups, positives = _ties(living, near, config)
-    _reject_beside_test(living, groups)
+    groups, positives = _ties(living, _near(living, config.dedup.tie_radius), config)
+    _reject_beside_held_out(living, groups)
     _merge_exact(living, key, config)
-    _drop_near(living, near, key, config)
+    _drop_near([c for c in living if c.alive], key, config)
     _settle_replies(planned.candidates)
     kept = [c for c in living if c.alive]
     _lay_out(planned, kept, groups, positives, key, config)
@@ -101,21 +100,20 @@ def _judge(picture: dict[str, Any], config: IngestConfig) -> Drop | None:
     return None
 
 
-def _near(living: list[Candidate], config: IngestConfig) -> list[tuple[Candidate, Candidate, int]]:
-    """Pairs of candidates whose pictures look alike, by distance; one comparison per different picture."""
+def _near(living: list[Candidate], radius: int) -> list[tuple[Candidate, Candidate, int]]:
+    """Pairs of candidates whose pictures look alike, nearest first; one comparison per different hash.
+
+    Of candidates with equal hashes the first of ``living`` stands for all: it is paired with each.
+    """
     by_hash: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in living:
         if candidate.picture["phash"] is not None:
             by_hash[candidate.picture["phash"]].append(candidate)
     names = sorted(by_hash)
     hashes = np.array([int(name, 16) for name in names], dtype=np.uint64)
-    found = []
-    radius = config.dedup.tie_radius
-    if radius >= 0:
-        for group in by_hash.values():
-            found += [(group[0], other, 0) for other in group[1:]]
-        for i, j, distance in near_pairs(hashes, radius):
-            found.append((by_hash[names[i]][0], by_hash[names[j]][0], distance))
+    found = [(same[0], other, 0) for same in by_hash.values() for other in same[1:]] if radius >= 0 else []
+    for i, j, distance in near_pairs(hashes, radius) if radius >= 0 else ():
+        found.append((by_hash[names[i]][0], by_hash[names[j]][0], distance))
     return sorted(found, key=lambda pair: (pair[2], pair[0].id, pair[1].id))
 
 
@@ -141,12 +139,14 @@ def _ties(
     return groups, positives
 
 
-def _reject_beside_test(living: list[Candidate], groups: Components) -> None:
-    """Given splits win: what shares a group with given test members may not be trained on."""
-    tested = {groups.find(c.id) for c in living if c.given_split == "test"}
-    for candidate in living:
-        if candidate.given_split in ("train", "val") and groups.find(candidate.id) in tested:
-            candidate.reject(Drop("group_in_test", f"given as {candidate.given_split}"))
+def _reject_beside_held_out(living: list[Candidate], groups: Components) -> None:
+    """Given splits win: what shares a group with given test members goes, then what shares one with val."""
+    for split, code in (("test", "group_in_test"), ("val", "group_in_val")):
+        held_out = {groups.find(c.id) for c in living if c.alive and c.given_split == split}
+        lower = ("train", "val") if split == "test" else ("train",)
+        for candidate in living:
+            if candidate.alive and candidate.given_split in lower and groups.find(candidate.id) in held_out:
+                candidate.reject(Drop(code, f"given as {candidate.given_split}"))
 
 
 def _preference(candidate: Candidate, key: bytes) -> tuple[Any, ...]:
@@ -177,15 +177,14 @@ def _merge_exact(living: list[Candidate], key: bytes, config: IngestConfig) -> N
             other.reject(Drop("duplicate_exact", f"same bytes as {first.id}"))
 
 
-def _drop_near(
-    living: list[Candidate], near: list[tuple[Candidate, Candidate, int]], key: bytes, config: IngestConfig
-) -> None:
+def _drop_near(living: list[Candidate], key: bytes, config: IngestConfig) -> None:
     """Nearest pairs first: of two near-identical pictures the less preferred goes, if both still stand."""
-    for first, second, distance in near:
-        if distance > config.dedup.drop_radius or not (first.alive and second.alive):
-            continue
-        keep, lose = sorted((first, second), key=lambda c: _preference(c, key))
-        lose.reject(Drop("duplicate_near", f"distance {distance} from {keep.id}"))
+    living = sorted(living, key=lambda c: _preference(c, key))
+    rank = {candidate.id: number for number, candidate in enumerate(living)}
+    for pair in _near(living, config.dedup.drop_radius):
+        keep, lose = sorted(pair[:2], key=lambda c: rank[c.id])
+        if keep.alive and lose.alive:
+            lose.reject(Drop("duplicate_near", f"distance {pair[2]} from {keep.id}"))
 
 
 def _settle_replies(candidates: list[Candidate]) -> None:

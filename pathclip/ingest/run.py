@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pathclip._version import __version__
 from pathclip.core.errors import FaultError, UserError
-from pathclip.core.files import atomic_write, claim, read_json, sha256_file, write_json
+from pathclip.core.files import atomic_write, claim, write_json
 from pathclip.ingest.collect import collect, media_roots
 from pathclip.ingest.config import IngestConfig
-from pathclip.ingest.key import fingerprint, load_key
+from pathclip.ingest.generation import clear_leftovers, swap_in
+from pathclip.ingest.key import load_key
 from pathclip.ingest.materialise import materialise
-from pathclip.ingest.media import MediaFolders
 from pathclip.ingest.plan import plan, write_plan
 from pathclip.ingest.readme import readme
+from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
+from pathclip.tweets import sniff
 
 __all__ = ["ingest"]
 
 log = logging.getLogger("pathclip")
-SCHEMA = "pathclip.run/1"
 
 
 def ingest(config: IngestConfig) -> IngestReport:
@@ -41,42 +39,51 @@ def ingest(config: IngestConfig) -> IngestReport:
         FaultError: If the disk is full, or a picture vanished on the way.
     """
     _check(config)
+    config = config.replace(sources=_unique(config.sources))
     if config.dry_run:
         return _dry_run(config)
-    _make_private(config.out / "private")
-    with claim(config.out / "private" / "lock") as owned:
+    private = config.out / "private"
+    is_new = not private.exists()
+    if is_new and not config.force_new and any((config.out / n).exists() for n in ("index.json", "shards")):
+        raise UserError(
+            f"{config.out} holds shards without the private part they were made with; choose another "
+            "--out, or replace them with --force-new"
+        )
+    _make_private(private)
+    with claim(private / "lock") as owned:
         if not owned:
-            raise UserError(
-                f"{config.out} is being written by another run; wait for it, or choose another --out"
-            )
-        return _run(config)
+            raise UserError(f"another run is writing {config.out}; wait for it, or choose another --out")
+        clear_leftovers(config.out)
+        try:
+            return _run(config)
+        except UserError:
+            if is_new:  # the user's mistake: leave the place as it was found
+                shutil.rmtree(private, ignore_errors=True)
+            raise
 
 
 def _run(config: IngestConfig) -> IngestReport:
-    fingerprints = _fingerprints(config)
-    before = _previous(config.out)
-    if before is not None and config.force_new and _difference(config, fingerprints, before, None):
+    before = previous(config.out)
+    if config.force_new and (before is not None or (config.out / "index.json").exists()):
         return _new_generation(config)
     key = load_key(config.out / "private", config.key_file)
+    now = fingerprints(config, key)
     state, messages = "new", []
     if before is not None:
-        if difference := _difference(config, fingerprints, before, key):
+        if differs := difference(config, now, before):
             raise UserError(
-                f"{config.out} was made from something else: {'; '.join(difference)}. Choose another --out, "
-                "or start over with --force-new"
+                f"{config.out} was made from something else: {'; '.join(differs)}. Choose another --out, or "
+                "start over with --force-new"
             )
-        state, messages = _decide(config, before)
+        state, messages = decide(config, before)
         if state == "unchanged":
-            report = open_report(config.out)
-            return IngestReport(
-                report.out, report.data, state, ("nothing to do: same input, settings and key",)
-            )
-    _open_run(config, fingerprints, key, rebuilt=state == "rebuilt")
+            return IngestReport(config.out, open_report(config.out).data, state, tuple(messages))
+    write_record(config, now, state)
     return _phases(config, key, state, messages)
 
 
 def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -> IngestReport:
-    """The road in four lines; the report and the card stand before ``index.json`` says that all is there."""
+    """The road in four lines; report and card stand before ``index.json`` says that all is there."""
     private = config.out / "private"
     collected = collect(config, private / "parts")
     planned = plan(collected, config, key)
@@ -86,18 +93,32 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     with atomic_write(config.out / "README.md", "w") as handle:
         handle.write(readme(report, config))
     materialise(config, config.out, collected.folders.roots)
-    messages += _notes(report)
+    messages = [*messages, *_notes(report)]
     for message in messages:
         log.info("%s", message)
     return IngestReport(config.out, report, state, tuple(messages))
 
 
+def _new_generation(config: IngestConfig) -> IngestReport:
+    """Build beside the old dataset, then swap; the key stays unless another is named."""
+    fresh = config.out / ".new"
+    _make_private(fresh / "private")
+    key = config.out / "private" / "key"
+    if config.key_file is None and key.is_file():
+        shutil.copy2(key, fresh / "private" / "key")
+    report = _run(config.replace(out=fresh, force_new=False))
+    swap_in(config.out, fresh)
+    return IngestReport(
+        config.out, report.data, "new", (*report.messages, "a new generation replaced the old one")
+    )
+
+
 def _check(config: IngestConfig) -> None:
+    """Find the user's mistakes before anything is written."""
     if not config.sources:
         raise UserError("no source given; name a dump, an archive folder or a table")
     for source in config.sources:
-        if not source.exists():
-            raise UserError(f"source {source} does not exist")
+        sniff(source)
     for root in media_roots(config):
         if not root.is_dir():
             raise UserError(
@@ -109,6 +130,12 @@ def _check(config: IngestConfig) -> None:
         raise UserError("engine 'ray' is not available yet; use serial or processes")
 
 
+def _unique(sources: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Each source once, whatever way it was spelled, in a fixed order."""
+    by_place = {source.resolve(): source for source in reversed(sources)}
+    return tuple(by_place[place] for place in sorted(by_place))
+
+
 def _make_private(private: Path) -> None:
     try:
         private.mkdir(parents=True, exist_ok=True)
@@ -117,137 +144,26 @@ def _make_private(private: Path) -> None:
         raise FaultError(f"cannot write {private}: {error.strerror}") from error
 
 
-def _fingerprints(config: IngestConfig) -> dict[str, Any]:
-    """What the input is: files by content, media by names and sizes; sorted, so order does not matter."""
-    files = sorted({path for source in config.sources for path in _files(source)})
-    inputs = sorted(
-        ({"sha256": sha256_file(p), "bytes": p.stat().st_size} for p in files), key=lambda f: f["sha256"]
-    )
-    return {"inputs": inputs, "media": MediaFolders(media_roots(config)).fingerprint()}
-
-
-def _files(source: Path) -> Iterator[Path]:
-    if source.is_dir():
-        data = source / "data" if (source / "data").is_dir() else source
-        yield from sorted(data.glob("tweet*.js"))
-    else:
-        yield source
-
-
-def _previous(out: Path) -> dict[str, Any] | None:
-    path = out / "private" / "run.json"
-    return read_json(path) if path.is_file() else None
-
-
-def _difference(
-    config: IngestConfig, fingerprints: dict[str, Any], before: dict[str, Any], key: bytes | None
-) -> list[str]:
-    """What differs so much that the folder cannot go on, one phrase each."""
-    found = []
-    old, new = ({f["sha256"] for f in inputs} for inputs in (before["inputs"], fingerprints["inputs"]))
-    if old != new:
-        found.append(f"input: {len(new - old)} files are new and {len(old - new)} are gone or changed")
-    if before["media"] != fingerprints["media"]:
-        was, now = before["media"]["files"], fingerprints["media"]["files"]
-        found.append(f"media: {was} files then, {now} now" if was != now else "media: files changed")
-    if before["hashes"]["collect"] != config.hashes()["collect"]:
-        was, now = before["config"]["collect"], config.sections()["collect"]
-        names = [f"collect.{k} was {was.get(k)!r}, is {v!r}" for k, v in now.items() if was.get(k) != v]
-        found.append(", ".join(names) or "the reader's version changed")
-    if key is not None and before["key"] != fingerprint(key):
-        found.append("the key of the ids is another one (--key-file)")
-    return found
-
-
-def _decide(config: IngestConfig, before: dict[str, Any]) -> tuple[str, list[str]]:
-    """How to go on in a folder of the same input."""
-    now, was = config.hashes(), before["hashes"]
-    changed = [phase for phase in ("plan", "pack") if now[phase] != was[phase]]
-    if changed:
-        return "rebuilt", [f"{' and '.join(changed)} settings changed: rebuilding from the {changed[0]}"]
-    if (config.out / "index.json").is_file() and (config.out / "report.json").is_file():
-        return "unchanged", []
-    return "resumed", ["going on where the last run ended"]
-
-
-def _open_run(config: IngestConfig, fingerprints: dict[str, Any], key: bytes, *, rebuilt: bool) -> None:
-    """Write down what this folder is made of, after taking back what no longer holds."""
-    if rebuilt:
-        (config.out / "index.json").unlink(missing_ok=True)
-        for stats in (config.out / "shards").glob("*.stats.json"):
-            stats.unlink()
-    run = {
-        "schema": SCHEMA,
-        "code_version": __version__,
-        "config": config.sections(),
-        "hashes": config.hashes(),
-        **fingerprints,
-        "key": fingerprint(key),
-    }
-    write_json(config.out / "private" / "run.json", run)
-
-
-def _new_generation(config: IngestConfig) -> IngestReport:
-    """Build beside the old dataset, then swap; the key stays unless another is named."""
-    fresh = config.out / ".new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    private = fresh / "private"
-    _make_private(private)
-    if config.key_file is None and (config.out / "private" / "key").is_file():
-        shutil.copy2(config.out / "private" / "key", private / "key")
-    report = _run(config.replace(out=fresh, force_new=False))
-    _swap(config.out, fresh)
-    return IngestReport(
-        config.out, report.data, "new", (*report.messages, "a new generation replaced the old one")
-    )
-
-
-def _swap(out: Path, fresh: Path) -> None:
-    """Move the new generation in; ``index.json`` goes first and comes last, so none reads a mixture."""
-    (out / "index.json").unlink(missing_ok=True)
-    old = out / ".old"
-    shutil.rmtree(old, ignore_errors=True)
-    (old / "private").mkdir(parents=True)
-    for name in ("shards", "private/parts", "private/rejects"):
-        if (out / name).exists():
-            os.replace(out / name, old / name)
-        if (fresh / name).exists():
-            os.replace(fresh / name, out / name)
-    for name in ("private/key", "private/plan.parquet", "private/provenance.parquet", "private/run.json"):
-        if (fresh / name).exists():
-            os.replace(fresh / name, out / name)
-    for name in ("report.json", "README.md", "index.json"):
-        os.replace(fresh / name, out / name)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(fresh, ignore_errors=True)
-
-
 def _dry_run(config: IngestConfig) -> IngestReport:
     """Read and plan in a temporary folder, and say what a run into ``out`` would do."""
-    before = _previous(config.out)
-    with tempfile.TemporaryDirectory(prefix="pathclip-") as folder:
-        key = _dry_key(config)
-        collected = collect(config, Path(folder) / "parts")
-        planned = plan(collected, config, key)
-        report = make_report(planned)
-    return IngestReport(config.out, report, "dry-run", (_intention(config, before), *_notes(report)))
-
-
-def _dry_key(config: IngestConfig) -> bytes:
     own = config.out / "private" / "key"
     named = config.key_file or (own if own.is_file() else None)
-    return load_key(own.parent, named) if named is not None else b"a dry run's key: ids are not kept"
+    key = load_key(own.parent, named) if named is not None else b"a dry run's key: its ids are not kept"
+    with tempfile.TemporaryDirectory(prefix="pathclip-") as folder:
+        report = make_report(plan(collect(config, Path(folder) / "parts"), config, key))
+    return IngestReport(config.out, report, "dry-run", (_intention(config, key), *_notes(report)))
 
 
-def _intention(config: IngestConfig, before: dict[str, Any] | None) -> str:
+def _intention(config: IngestConfig, key: bytes) -> str:
+    before = previous(config.out)
     if before is None:
         return f"dry run: would write a new dataset to {config.out}"
-    difference = _difference(config, _fingerprints(config), before, _dry_key(config))
-    if difference:
-        verb = "would start over" if config.force_new else "would refuse without --force-new"
-        return f"dry run: {verb}: {'; '.join(difference)}"
-    state, messages = _decide(config, before)
-    return f"dry run: {messages[0] if messages else 'nothing would be done'} ({state})"
+    if config.force_new:
+        return f"dry run: would start over and replace {config.out}"
+    if differs := difference(config, fingerprints(config, key), before):
+        return f"dry run: would refuse without --force-new: {'; '.join(differs)}"
+    state, messages = decide(config, before)
+    return f"dry run: {state}: {'; '.join(messages)}"
 
 
 def _notes(report: dict[str, Any]) -> list[str]:

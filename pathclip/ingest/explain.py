@@ -1,0 +1,110 @@
+"""What became of one post, picture, row or sample, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pathclip.core.errors import UserError
+from pathclip.ingest.codes import MEANING, Code
+
+__all__ = ["explain"]
+
+POST_COLUMNS = ("source", "kind", "lang", "created_at", "like_count", "sensitive", "is_referenced", "text")
+
+
+def explain(out: str | Path, wanted: str) -> dict[str, Any]:
+    """The path of one thing through the funnel.
+
+    Args:
+        out: The dataset folder, with its private part.
+        wanted: A sample id, post id, media key, candidate id, ``file:line``, or a table's picture path.
+
+    Returns:
+        ``id``; ``decisions``, one per candidate (kept ones with sample, split, shard and captions, rejected
+        ones with stage, code and detail); ``captions``, the samples it captions; ``posts``, what was read.
+
+    Raises:
+        UserError: If the folder has no private part, or nothing in it bears the id.
+    """
+    private = Path(out) / "private"
+    if not (private / "plan.parquet").is_file():
+        raise UserError(
+            f"{out} has no private/plan.parquet; explain needs the folder that ingest wrote, whole"
+        )
+    samples = {row["sample_id"]: row for row in _where(private / "plan.parquet", {"sample_id": wanted})}
+    origins = _where(
+        private / "provenance.parquet", {"sample_id": wanted, "tweet_id": wanted, "media_key": wanted}
+    )
+    more = {row["sample_id"] for row in origins} - samples.keys()
+    for sample_id in sorted(more):
+        samples.update(
+            {r["sample_id"]: r for r in _where(private / "plan.parquet", {"sample_id": sample_id})}
+        )
+    rejects = [
+        row for path in sorted((private / "rejects").glob("*.parquet")) for row in _rejects(path, wanted)
+    ]
+    tweet_ids = {wanted} | {row["tweet_id"] for row in (*origins, *rejects) if row["tweet_id"]}
+    decisions = [_kept(row, samples[row["sample_id"]]) for row in origins if row["role"] == "image"]
+    decisions += [_rejected(row) for row in rejects]
+    if not decisions and not origins:
+        raise UserError(
+            f"{out} knows nothing of {wanted!r}; expected a sample id, a post id, a media key, a "
+            "picture's path or file:line"
+        )
+    return {
+        "id": wanted,
+        "decisions": decisions,
+        "captions": [
+            {
+                "sample_id": row["sample_id"],
+                "caption_index": row["caption_index"],
+                "source": row["caption_source"],
+                "text": samples[row["sample_id"]]["captions"][row["caption_index"]]["text"],
+            }
+            for row in origins
+            if row["role"] == "caption"
+        ],
+        "posts": _posts(private / "parts", tweet_ids),
+    }
+
+
+def _where(path: Path, any_of: dict[str, str]) -> list[dict[str, Any]]:
+    """Rows in which one of the columns has the value."""
+    expression = None
+    for column, value in any_of.items():
+        term = pc.field(column) == value
+        expression = term if expression is None else expression | term
+    return pq.read_table(path, filters=expression).to_pylist()
+
+
+def _rejects(path: Path, wanted: str) -> list[dict[str, Any]]:
+    rows = _where(path, {"candidate_id": wanted, "tweet_id": wanted, "media_key": wanted, "source": wanted})
+    return rows or _where(path, {"candidate_id": f"l:{wanted}"})
+
+
+def _kept(origin: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
+    names = ("sample_id", "split", "shard", "index", "group_id", "positive_id", "hashtag", "captions")
+    return {
+        "decision": "kept",
+        "tweet_id": origin["tweet_id"],
+        "media_key": origin["media_key"],
+        **{name: sample[name] for name in names},
+    }
+
+
+def _rejected(row: dict[str, Any]) -> dict[str, Any]:
+    names = ("tweet_id", "media_key", "stage", "code", "detail", "source")
+    return {"decision": "rejected", **{n: row[n] for n in names}, "meaning": MEANING[Code(row["code"])]}
+
+
+def _posts(parts: Path, tweet_ids: set[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for path in sorted(parts.glob("posts-*.parquet")):
+        found += pq.read_table(
+            path, columns=["id", *POST_COLUMNS], filters=pc.field("id").isin(sorted(tweet_ids))
+        ).to_pylist()
+    return found

@@ -112,11 +112,11 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "ar": ("حالة جميلة من خزعة القولون اليوم", "صورة نسيجية من القولون"),
 }
 ANSWERS = (
-    "I see {} here",
-    "Looks like {}, {}",
-    "That is {} with {}",
-    "{}! Note the {}",
-    "Agree with others, this is {}",
+    "I see {} on this H&amp;E",
+    "Looks like {} on H&amp;E, {}",
+    "This tissue is {} with {}",
+    "{}! Note the {} on H&amp;E",
+    "Agree with others, this biopsy shows {}",
 )
 
 

@@ -1,235 +1,252 @@
-"""The loss in O(chunk x M) memory: rows in chunks, the backward pass recomputes what it needs.
+"""The loss in plain torch, a block of logits at a time: O(block) memory beside the gradients, any device.
 
-One shift c for the whole matrix makes row and column sums come out of one pass: e = exp(z - c), and column
-sums combine over chunks and ranks by plain addition. c = max(0, bound - 60), where bound = s max|I| max|T|,
-keeps every sum of up to 1e12 terms under float32's largest number. Where a sum comes out so small that its
-terms may have been flushed to zero (unnormalised features), rows and columns are shifted by their own
-maxima instead, at the price of a second exponential.
+Blocks span a few rows and columns, so that the passes over a block stay in a processor's cache whatever the
+batch. The backward pass computes the logits again, but for the first blocks, whose exponentials are kept:
+they cost `KEPT_BYTES` at most, however large the batch.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pathclip.loss.infonce import LOG2E, Coefficients, Shifts
+from pathclip.loss.infonce import infonce as _infonce
 from pathclip.loss.problem import Problem
 
-__all__ = ["CHUNK_ELEMENTS", "infonce", "siglip"]
+__all__ = ["infonce", "siglip"]
 
-CHUNK_ELEMENTS = 1 << 22  # logits held at once: 16 MiB in float32
-HEADROOM = 60.0  # exp(60) * 1e12 terms stays finite in float32
-TINY = 1e-30  # a sum below may have lost terms that count: its largest is 69 under the shift
-
-
-class Sums(NamedTuple):
-    """What the forward pass leaves for the backward pass.
-
-    Rows and columns are shifted by ``row_shift`` and ``column_shift``; equal scalars on the fast path.
-    ``columns`` is (1 | 3 | 5, M) over all ranks: sums of exponentials; for ``shared`` also sums and counts
-    of matching logits; for smoothing also sums and counts of visible ones.
-    """
-
-    row_shift: Tensor
-    column_shift: Tensor
-    rows: Tensor
-    columns: Tensor
+BLOCK = {"cpu": (1024, 2048)}  # rows and columns: 8 MiB in float32
+WIDE_BLOCK = (4096, 8192)  # elsewhere: 128 MiB, enough work for one kernel
+KEPT_BYTES = 64 << 20
 
 
 def infonce(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem) -> Tensor:
     """Same value and gradients as `pathclip.loss.reference.infonce`; the bias's gradient is zero."""
-    return _Infonce.apply(image, text, scale, bias, problem)
+    return _infonce(image, text, scale, bias, problem, Chunked())
 
 
 def siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem) -> Tensor:
     """Same value and gradients as `pathclip.loss.reference.siglip`."""
-    return _Siglip.apply(image, text, scale, bias, problem)
+    wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (image, text, scale, bias))
+    return _Siglip.apply(image, text, scale, bias, problem, wanted)
 
 
-def _chunks(num_rows: int, num_columns: int) -> list[slice]:
-    step = max(1, CHUNK_ELEMENTS // max(num_columns, 1))
-    return [slice(i, min(i + step, num_rows)) for i in range(0, num_rows, step)]
+class Chunked:
+    """The three walks of `pathclip.loss.infonce`."""
+
+    def sums(
+        self, image: Tensor, text: Tensor, scale: Tensor, problem: Problem, shifts: Shifts, keep: bool
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        size = 1 + 2 * problem.shared + 2 * bool(problem.smoothing)
+        row_sums, column_sums = image.new_zeros(size, len(image)), image.new_zeros(size, len(text))
+        blocks = _Blocks(image, text, scale * LOG2E)
+        buffer, kept = blocks.buffer(), []
+        budget = KEPT_BYTES // image.element_size() // blocks.size if keep and shifts.common else 0
+        for rows, columns, scaled in blocks:
+            keeping = len(kept) < budget
+            z = blocks.product(scaled, columns, blocks.buffer() if keeping else buffer)
+            hidden = _add_hits(z, row_sums, column_sums, problem, rows, columns)
+            if shifts.common:
+                e = _exponentials(z, shifts.rows, hidden)
+                row_sums[0, rows] += e.sum(1)
+            else:
+                row_sums[0, rows] += _exponentials(z.clone(), shifts.rows[rows, None], hidden).sum(1)
+                e = _exponentials(z, shifts.columns[columns], hidden)
+            column_sums[0, columns] += e.sum(0)
+            if keeping:
+                kept.append(e)
+        return row_sums, column_sums, kept
+
+    def maxima(self, image: Tensor, text: Tensor, scale: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        row_maxima = image.new_full((len(image),), -torch.inf)
+        column_maxima = image.new_full((len(text),), -torch.inf)
+        blocks = _Blocks(image, text, scale)
+        buffer = blocks.buffer()
+        for rows, columns, scaled in blocks:
+            z = blocks.product(scaled, columns, buffer)
+            hidden = problem.hidden(problem.matching(rows, columns), rows, columns)
+            if hidden is not None:
+                z.masked_fill_(hidden, -torch.inf)
+            row_maxima[rows] = torch.maximum(row_maxima[rows], z.amax(1))
+            column_maxima[columns] = torch.maximum(column_maxima[columns], z.amax(0))
+        return row_maxima, column_maxima
+
+    def gradients(
+        self,
+        image: Tensor,
+        text: Tensor,
+        scale: Tensor,
+        problem: Problem,
+        shifts: Shifts,
+        coefficients: Coefficients,
+        kept: list[Tensor],
+        factor: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        blocks, again = _Blocks(image, text, scale * LOG2E), iter(kept)
+        buffer, spare = blocks.buffer(), blocks.buffer()
+        gradients = _Gradients(image, text)
+        for rows, columns, scaled in blocks:
+            match = problem.matching(rows, columns)
+            hidden = problem.hidden(match, rows, columns)
+            by_row, by_column = coefficients.rows[:, rows, None], coefficients.columns[:, columns]
+            e = next(again, None)
+            z = blocks.product(scaled, columns, buffer) if e is None else None
+            if shifts.common:
+                e = _exponentials(z, shifts.rows, hidden) if z is not None else e
+                g = torch.add(by_row[0], by_column[0], out=spare[: e.numel()].view_as(e)).mul_(e)
+            else:
+                g = _exponentials(z.clone(), shifts.rows[rows, None], hidden).mul_(by_row[0])
+                g.add_(_exponentials(z, shifts.columns[columns], hidden).mul_(by_column[0]))
+            _take_targets(g, match, hidden, by_row, by_column, problem, rows, columns)
+            gradients.add(g, rows, columns)
+        return gradients.scaled(scale, factor)
 
 
-class _Infonce(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem
-    ) -> Tensor:
-        shift = _common_shift(image, text, scale, problem)
-        sums, loss = _forward(image, text, scale, problem, shift, shift)
-        if not _sound(sums, problem):
-            sums, loss = _forward(image, text, scale, problem, *_own_shifts(image, text, scale, problem))
-        ctx.save_for_backward(image, text, scale, bias, *sums)
-        ctx.problem = problem
-        return loss
+class _Blocks:
+    """Walks over the logits block by block, in buffers that are used again.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        image, text, scale, bias, *sums = ctx.saved_tensors
-        with torch.autocast(image.device.type, enabled=False):
-            d_image, d_text, d_scale = _backward(image, text, scale, ctx.problem, Sums(*sums), grad)
-        return d_image, d_text, d_scale, torch.zeros_like(bias), None
+    Args:
+        image: (B, D).
+        text: (M, D).
+        factor: Scalar, what the products are multiplied with.
+    """
 
+    def __init__(self, image: Tensor, text: Tensor, factor: Tensor) -> None:
+        self.image, self.text, self.factor = image, text, factor
+        self.rows, self.columns = BLOCK.get(image.device.type, WIDE_BLOCK)
+        self.size = min(self.rows, len(image)) * min(self.columns, len(text))
 
-def _common_shift(image: Tensor, text: Tensor, scale: Tensor, problem: Problem) -> Tensor:
-    lengths = [
-        torch.linalg.vector_norm(x, dim=1).amax() if len(x) else x.new_zeros(()) for x in (image, text)
-    ]
-    bound = problem.reduce(scale.abs() * lengths[0] * lengths[1], "max")
-    return (bound - HEADROOM).clamp(min=0)
+    def __iter__(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Rows, columns, and the rows' features times the factor."""
+        for rows in _cut(len(self.image), self.rows):
+            scaled = self.image[rows] * self.factor
+            for columns in _cut(len(self.text), self.columns):
+                yield rows, columns, scaled
 
+    def buffer(self) -> Tensor:
+        return self.image.new_empty(self.size)
 
-def _own_shifts(image: Tensor, text: Tensor, scale: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """The largest visible logit of every row and, over all ranks, of every column."""
-    rows, columns = image.new_full((len(image),), -torch.inf), image.new_full((len(text),), -torch.inf)
-    for chunk in _chunks(len(image), len(text)):
-        logits = scale * (image[chunk] @ text.T)
-        hidden = problem.hidden(chunk, problem.matching(chunk))
-        if hidden is not None:
-            logits.masked_fill_(hidden, -torch.inf)
-        rows[chunk] = logits.amax(1)
-        torch.maximum(columns, logits.amax(0), out=columns)
-    return rows, problem.reduce(columns, "max").nan_to_num(neginf=0)
+    def product(self, scaled: Tensor, columns: slice, buffer: Tensor) -> Tensor:
+        """Products <I, T> of a block times the factor, in the buffer."""
+        text = self.text[columns]
+        out = buffer[: len(scaled) * len(text)].view(len(scaled), len(text))
+        return torch.mm(scaled, text.T, out=out)
 
 
-def _sound(sums: Sums, problem: Problem) -> bool:
-    columns = sums.columns[0][problem.weights > 0]
-    fine = [((x > TINY) & (x < torch.inf)).all() for x in (sums.rows, columns)]
-    bad = (~torch.stack(fine)).any().to(sums.columns.dtype)
-    return not bool(problem.reduce(bad, "max"))
+class _Gradients:
+    """Adds up G T and G^T I block by block."""
+
+    def __init__(self, image: Tensor, text: Tensor) -> None:
+        self.image, self.text = image, text
+        self.d_image, self.d_text = torch.zeros_like(image), torch.zeros_like(text)
+
+    def add(self, g: Tensor, rows: slice, columns: slice) -> None:
+        self.d_image[rows].addmm_(g, self.text[columns])
+        self.d_text[columns].addmm_(g.T, self.image[rows])
+
+    def scaled(self, scale: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Ends the adding up: s factor G T, s factor G^T I, factor <G T, I>."""
+        d_scale = factor * torch.dot(self.d_image.view(-1), self.image.view(-1))
+        return self.d_image.mul_(factor * scale), self.d_text.mul_(factor * scale), d_scale
 
 
-def _forward(
-    image: Tensor, text: Tensor, scale: Tensor, problem: Problem, row_shift: Tensor, column_shift: Tensor
-) -> tuple[Sums, Tensor]:
-    even = problem.smoothing
-    rows, row_hits = image.new_zeros(len(image)), image.new_zeros(len(image))
-    own = scale * (image * text[problem.own]).sum(1)
-    columns = image.new_zeros(5 if even else 3 if problem.positives == "shared" else 1, len(text))
-    for chunk in _chunks(len(image), len(text)):
-        logits = (image[chunk] @ text.T).mul_(scale)
-        match = problem.matching(chunk)
-        hidden = problem.hidden(chunk, match)
-        if problem.positives == "shared" and match is not None:
-            hits = logits * match
-            row_hits[chunk] = (1 - even) * hits.sum(1) / match.sum(1)
-            columns[1] += hits.sum(0)
-            columns[2] += match.sum(0)
-        else:
-            row_hits[chunk] = (1 - even) * own[chunk]
-        if even:
-            visible = torch.ones_like(logits) if hidden is None else (~hidden).to(logits.dtype)
-            columns[4] += visible.sum(0)
-            row_seen = visible.sum(1)
-            row_hits[chunk] += even * visible.mul_(logits).sum(1) / row_seen
-            columns[3] += visible.sum(0)
-        if hidden is not None:
-            logits.masked_fill_(hidden, -torch.inf)
-        e, rows[chunk] = _exponentials(logits, row_shift, column_shift, chunk)
-        columns[0] += e.sum(0)
-    columns = problem.reduce(columns, "sum")
-    column_hits = (1 - even) * own  # summed over the owners of a column: its target, once per owner
-    if problem.positives == "shared" and problem.image_ids is not None:
-        column_hits = (1 - even) * (columns[1] / columns[2].clamp(min=1))[problem.own]
-    if even:
-        column_hits = column_hits + even * (columns[3] / columns[4].clamp(min=1))[problem.own]
-    row_terms = rows.log() + row_shift - row_hits
-    column_terms = (columns[0].log() + column_shift)[problem.own] - column_hits
-    loss = problem.factor / (2 * problem.total) * (row_terms.sum() + column_terms.sum())
-    return Sums(row_shift, column_shift, rows, columns), loss
+def _cut(count: int, step: int) -> list[slice]:
+    return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
 
-def _exponentials(
-    logits: Tensor, row_shift: Tensor, column_shift: Tensor, chunk: slice
-) -> tuple[Tensor, Tensor]:
-    """exp(z - column shift) and the row sums of exp(z - row shift); overwrites the logits."""
-    if row_shift.ndim == 0:
-        e = logits.sub_(row_shift).exp_()
-        return e, e.sum(1)
-    sums = (logits - row_shift[chunk, None]).exp_().sum(1)
-    return logits.sub_(column_shift).exp_(), sums
+def _exponentials(z: Tensor, shift: Tensor, hidden: Tensor | None) -> Tensor:
+    """exp(logits - shift), 0 where hidden; overwrites z, the logits in units of ln 2."""
+    if shift.ndim or shift.device.type != "cpu" or shift != 0:  # on a GPU asking costs more than the pass
+        z.sub_(shift * LOG2E)
+    e = z.exp2_()
+    return e if hidden is None else e.masked_fill_(hidden, 0)
 
 
-def _backward(
-    image: Tensor, text: Tensor, scale: Tensor, problem: Problem, sums: Sums, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    even, weights, columns = problem.smoothing, problem.weights, sums.columns
-    shared = problem.positives == "shared" and problem.image_ids is not None
-    per_row, per_column = 1 / sums.rows, weights / columns[0].clamp(min=TINY)
-    d_image, d_text = torch.empty_like(image), torch.zeros_like(text)
-    for chunk in _chunks(len(image), len(text)):
-        logits = (image[chunk] @ text.T).mul_(scale)
-        match = problem.matching(chunk)
-        hidden = problem.hidden(chunk, match)
-        if hidden is not None:
-            logits.masked_fill_(hidden, -torch.inf)
-        if sums.row_shift.ndim == 0:
-            g = logits.sub_(sums.row_shift).exp_().mul_(per_row[chunk, None] + per_column)
-        else:
-            g = (logits - sums.row_shift[chunk, None]).exp_().mul_(per_row[chunk, None])
-            g.add_(logits.sub_(sums.column_shift).exp_().mul_(per_column))
-        if shared and match is not None:
-            share = 1 / match.sum(1, keepdim=True).to(g.dtype) + weights / columns[2].clamp(min=1)
-            g.sub_(share.mul_(match), alpha=1 - even)
-        else:
-            g[torch.arange(len(g), device=g.device), problem.own[chunk]] -= 2 * (1 - even)
-        if even:
-            visible = torch.ones_like(g) if hidden is None else (~hidden).to(g.dtype)
-            seen = 1 / visible.sum(1, keepdim=True) + weights / columns[4].clamp(min=1)
-            g.sub_(visible.mul_(seen), alpha=even)
-        torch.mm(g, text, out=d_image[chunk])
-        d_text.addmm_(g.T, image[chunk])
-    factor = grad * (problem.factor / (2 * problem.total))
-    d_scale = factor * (d_image * image).sum()
-    return d_image.mul_(factor * scale), d_text.mul_(factor * scale), d_scale
+def _add_hits(
+    z: Tensor, row_sums: Tensor, column_sums: Tensor, problem: Problem, rows: slice, columns: slice
+) -> Tensor | None:
+    """Adds a block's sums and counts of matching and of visible logits; returns the hidden pairs."""
+    match = problem.matching(rows, columns)
+    sides = ((row_sums, rows, 1), (column_sums, columns, 0))
+    if problem.shared and match is not None:
+        hits = z * match
+        for sums, part, axis in sides:
+            sums[1, part] += hits.sum(axis) / LOG2E
+            sums[2, part] += match.sum(axis)
+    hidden = problem.hidden(match, rows, columns)
+    if problem.smoothing:
+        seen = z if hidden is None else z.masked_fill(hidden, 0)
+        for sums, part, axis in sides:
+            sums[-2, part] += seen.sum(axis) / LOG2E
+            sums[-1, part] += z.shape[axis] if hidden is None else (~hidden).sum(axis)
+    return hidden
+
+
+def _take_targets(
+    g: Tensor,
+    match: Tensor | None,
+    hidden: Tensor | None,
+    by_row: Tensor,
+    by_column: Tensor,
+    problem: Problem,
+    rows: slice,
+    columns: slice,
+) -> None:
+    """Takes the targets off the softmaxes of a block, in place."""
+    if problem.shared and match is not None:
+        g.sub_((by_row[1] + by_column[1]).mul_(match))
+    else:
+        column, inside = problem.owned(rows, columns)
+        g[torch.arange(len(g), device=g.device), column] -= 2 * (1 - problem.smoothing) * inside.to(g.dtype)
+    if problem.smoothing:
+        even = by_row[-1] + by_column[-1]
+        g.sub_(even if hidden is None else even.masked_fill_(hidden, 0))
 
 
 class _Siglip(torch.autograd.Function):
+    """The gradient needs no sum over a row or column, so one walk brings it along with the loss."""
+
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem
+        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem, wanted: bool
     ) -> Tensor:
-        total = image.new_zeros(())
-        for chunk in _chunks(len(image), len(text)):
-            terms, _ = _signed(image, text, scale, bias, problem, chunk)
+        image, text = image.contiguous(), text.contiguous()
+        total, d_bias = image.new_zeros(()), image.new_zeros(())
+        gradients, blocks = _Gradients(image, text) if wanted else None, _Blocks(image, text, scale)
+        buffer = blocks.buffer()
+        for rows, columns, scaled in blocks:
+            terms, sign = _signed(blocks.product(scaled, columns, buffer).add_(bias), problem, rows, columns)
             total += F.softplus(terms).sum()
-        ctx.save_for_backward(image, text, scale, bias)
-        ctx.problem = problem
-        return total * (problem.factor / problem.total)
+            if gradients is not None:
+                g = terms.sigmoid_().mul_(sign)
+                d_bias += g.sum()
+                gradients.add(g, rows, columns)
+        factor = torch.full_like(total, problem.factor / problem.total)
+        if gradients is not None:
+            ctx.save_for_backward(*gradients.scaled(scale, factor), d_bias * factor)
+        return total * factor
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        image, text, scale, bias = ctx.saved_tensors
-        problem: Problem = ctx.problem
-        d_image, d_text, d_bias = torch.empty_like(image), torch.zeros_like(text), torch.zeros_like(bias)
-        with torch.autocast(image.device.type, enabled=False):
-            for chunk in _chunks(len(image), len(text)):
-                terms, sign = _signed(image, text, scale, bias, problem, chunk)
-                g = terms.sigmoid_().mul_(sign)
-                torch.mm(g, text, out=d_image[chunk])
-                d_text.addmm_(g.T, image[chunk])
-                d_bias += g.sum()
-        factor = grad * (problem.factor / problem.total)
-        d_scale = factor * (d_image * image).sum()
-        return d_image.mul_(factor * scale), d_text.mul_(factor * scale), d_scale, d_bias * factor, None
+        return *(grad * x for x in ctx.saved_tensors), None, None
 
 
-def _signed(
-    image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem, chunk: slice
-) -> tuple[Tensor, Tensor]:
-    """-y z and -y of a chunk: +z for negatives, -z for positives, -inf for pairs left out."""
-    logits = (image[chunk] @ text.T).mul_(scale).add_(bias)
-    match = problem.matching(chunk)
-    hidden = problem.hidden(chunk, match)
-    sign = torch.ones_like(logits)
-    if problem.positives == "shared" and match is not None:
+def _signed(z: Tensor, problem: Problem, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+    """-y z and -y of a block: +z for negatives, -z for positives, -inf for pairs left out; overwrites z."""
+    match = problem.matching(rows, columns)
+    sign = torch.ones_like(z)
+    if problem.shared and match is not None:
         sign.masked_fill_(match, -1)
-    sign[torch.arange(len(sign), device=sign.device), problem.own[chunk]] = -1
-    logits.mul_(sign)
-    return (logits if hidden is None else logits.masked_fill_(hidden, -torch.inf)), sign
+    else:
+        column, inside = problem.owned(rows, columns)
+        sign[torch.arange(len(sign), device=sign.device), column] -= 2 * inside.to(z.dtype)
+    hidden = problem.hidden(match, rows, columns)
+    z.mul_(sign)
+    return (z if hidden is None else z.masked_fill_(hidden, -torch.inf)), sign

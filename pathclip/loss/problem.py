@@ -26,6 +26,7 @@ __all__ = ["Kind", "Positives", "Problem"]
 
 Kind = Literal["infonce", "siglip"]
 Positives = Literal["diagonal", "masked", "shared"]
+EVERY = slice(None)
 
 
 def _alone(value: Tensor, op: str) -> Tensor:
@@ -46,6 +47,7 @@ class Problem:
         total: N.
         factor: The rank's result is its share of the world's loss times this; W, so that the mean over ranks
             (what DDP takes of gradients) is exact.
+        precision: How the triton backend multiplies: ``bf16``, ``fp16``, ``tf32`` or ``ieee``.
         reduce: (tensor, "sum" | "max") -> the same reduced over ranks.
     """
 
@@ -57,25 +59,43 @@ class Problem:
     smoothing: float
     total: int
     factor: float = 1.0
+    precision: str = "ieee"
     reduce: Callable[[Tensor, str], Tensor] = _alone
 
-    def matching(self, rows: slice) -> Tensor | None:
-        """Bool (rows, M): any of the K ids agrees, or own. None under ``diagonal``."""
+    @property
+    def shared(self) -> bool:
+        """Whether matching pairs are positives."""
+        return self.positives == "shared" and self.image_ids is not None
+
+    @property
+    def masked(self) -> bool:
+        """Whether matching pairs leave the denominators."""
+        return self.positives == "masked" and self.image_ids is not None
+
+    def owned(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """Where each row's own pair lies in a block: (column in the block, clamped; whether it is inside)."""
+        own = self.own[rows] - (columns.start or 0)
+        width = len(self.weights[columns])
+        return own.clamp(0, width - 1), (own >= 0) & (own < width)
+
+    def matching(self, rows: slice = EVERY, columns: slice = EVERY) -> Tensor | None:
+        """Which pairs of a block match, bool: any of the K ids agrees, or own. None under ``diagonal``."""
         if self.image_ids is None or self.text_ids is None:
             return None
-        image_ids, text_ids = self.image_ids[rows], self.text_ids
+        image_ids, text_ids = self.image_ids[rows], self.text_ids[columns]
         match = image_ids[:, None, 0] == text_ids[None, :, 0]
         for k in range(1, image_ids.shape[1]):
             match |= image_ids[:, None, k] == text_ids[None, :, k]
-        own = self.own[rows]
-        match[torch.arange(len(own), device=own.device), own] = True
+        column, inside = self.owned(rows, columns)
+        row = torch.arange(len(match), device=match.device)
+        match[row, column] |= inside
         return match
 
-    def hidden(self, rows: slice, match: Tensor | None) -> Tensor | None:
-        """Bool (rows, M): pairs that leave the denominators. None where none does."""
-        if match is None or self.positives != "masked":
+    def hidden(self, match: Tensor | None, rows: slice = EVERY, columns: slice = EVERY) -> Tensor | None:
+        """Which pairs of a block leave the denominators, bool; overwrites ``match``. None where none do."""
+        if match is None or not self.masked:
             return None
-        own = self.own[rows]
-        hidden = match.clone()
-        hidden[torch.arange(len(own), device=own.device), own] = False
-        return hidden
+        column, inside = self.owned(rows, columns)
+        row = torch.arange(len(match), device=match.device)
+        match[row, column] &= ~inside
+        return match

@@ -22,13 +22,12 @@ def infonce(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: P
         problem: Everything else.
     """
     logits = scale * (image @ text.T) + bias  # (B, M)
-    every = slice(None)
-    match = problem.matching(every)
-    hidden = problem.hidden(every, match)
+    match = problem.matching()
+    hidden = problem.hidden(match)
     seen = logits if hidden is None else logits.masked_fill(hidden, -torch.inf)
     visible = torch.ones_like(logits) if hidden is None else (~hidden).to(logits.dtype)
     own = F.one_hot(problem.own, len(text)).to(logits.dtype)
-    targets = own if problem.positives != "shared" or match is None else match.to(logits.dtype)
+    targets = match.to(logits.dtype) if problem.shared and match is not None else own
 
     add = lambda column: problem.reduce(column, "sum")  # noqa: E731
     row_lse = seen.logsumexp(1)
@@ -53,10 +52,10 @@ def siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Pr
     Source: Zhai et al. 2023 (arXiv:2303.15343), eq. 1.
     """
     logits = scale * (image @ text.T) + bias
-    match = problem.matching(slice(None))
-    hidden = problem.hidden(slice(None), match)
+    match = problem.matching()
+    hidden = problem.hidden(match)
     own = F.one_hot(problem.own, len(text)).bool()
-    positive = own if problem.positives != "shared" or match is None else match
+    positive = match if problem.shared and match is not None else own
     terms = F.softplus(torch.where(positive, -logits, logits))
     if hidden is not None:
         terms = terms.masked_fill(hidden, 0)

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders.architecture import Architecture, build_clip, evaluation_transform, find_architecture
 from pathclip.encoders.feed import encode_pictures
+from pathclip.encoders.tokens import tokenizer_of
 from pathclip.encoders.towers import pooled_features
 
 __all__ = ["DualEncoder", "Source", "create"]
@@ -175,10 +175,6 @@ class DualEncoder(nn.Module):
             encoded = self.clip.encode_text(tokens.to(self.device)).float()
         return F.normalize(encoded, dim=-1) if normalize else encoded
 
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return tokenizer_of(self.architecture)
-
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:
         """Texts -> int64 (B, T); longer texts are cut, their last token being the end mark.
 
@@ -189,7 +185,9 @@ class DualEncoder(nn.Module):
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UserError(f"text {index} is {type(text).__name__}: {text!r:.60}; expected str")
-        return self._tokenizer(texts) if texts else torch.zeros(0, self.context_length, dtype=torch.int64)
+        if not texts:
+            return torch.zeros(0, self.context_length, dtype=torch.int64)
+        return tokenizer_of(self.architecture)(texts, context_length=self.context_length)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Evaluation transform of one RGB picture: resize the short side, centre crop; uint8 (3, S, S).
@@ -305,28 +303,6 @@ def create(name: str | Path, *, seed: int = 0, **overrides: Any) -> DualEncoder:
     if overrides:
         architecture = architecture.overridden(**overrides)
     return DualEncoder(build_clip(architecture, seed=seed), architecture)
-
-
-def tokenizer_of(architecture: Architecture) -> Any:
-    """open_clip's tokenizer for a config; the byte-pair vocabulary of CLIP comes with open_clip."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    text_cfg = architecture.model_cfg["text_cfg"]
-    if text_cfg.get("hf_tokenizer_name"):
-        raise UserError(
-            f"model {architecture.name} wants the Hugging Face tokenizer {text_cfg['hf_tokenizer_name']}; "
-            "these are not supported yet"
-        )
-    tokenizer = SimpleTokenizer(
-        context_length=text_cfg.get("context_length", 77), **(text_cfg.get("tokenizer_kwargs") or {})
-    )
-    vocab_size = text_cfg.get("vocab_size", 49408)
-    if tokenizer.vocab_size > vocab_size:
-        raise UserError(
-            f"model {architecture.name}: text_cfg.vocab_size is {vocab_size}, but its tokenizer makes ids to "
-            f"{tokenizer.vocab_size - 1}; set text_cfg.vocab_size to {tokenizer.vocab_size}"
-        )
-    return tokenizer
 
 
 def _square(size: int | tuple[int, int], name: str) -> int:

@@ -57,21 +57,26 @@ def evaluate(
 
 
 def _show(report: EvaluateReport) -> list[Any]:
-    from rich.markup import escape
-    from rich.table import Table
+    from pathclip.cli._text import columns, plain
 
-    table = Table("", "value", "95 % interval", "chance", title=escape(report.dataset), title_justify="left")
-    for name, value, ends, chance in _rows(report):
-        low_high = "" if ends is None or ends[0] is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-        table.add_row(name, f"{value:.3f}", low_high, "" if chance is None else f"{chance:.3f}")
-    lines: list[Any] = [table]
+    rows = [
+        (
+            name,
+            f"{value:.3f}",
+            "" if ends[0] is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
+            "" if chance is None else f"{chance:.3f}",
+        )
+        for name, value, ends, chance in _rows(report)
+    ]
+    lines = [f"{report.counts['scored']} pictures scored, {len(report.bad)} left out"]
     if "constant_class" in report.baselines:
         constant = report.baselines["constant_class"]
-        lines.append(escape(f"always {constant['label']!r}: weighted F1 {constant['weighted_f1']:.3f}"))
-    lines += [escape(f"left out: {item.name}: {item.reason}") for item in report.bad[:10]]
+        lines.append(f"always {constant['label']!r}: weighted F1 {constant['weighted_f1']:.3f}")
+    lines += [f"left out: {item.name}: {item.reason}" for item in report.bad[:10]]
     if len(report.bad) > 10:
         lines.append(f"and {len(report.bad) - 10} more; all are named in result.json")
-    return [*lines, escape(f"look at {report.files['report']}")]
+    head = (report.dataset, "value", "95 % interval", "chance")
+    return [*columns(rows, header=head), *map(plain, lines), plain(f"look at {report.files['report']}")]
 
 
 def _rows(report: EvaluateReport) -> list[tuple[str, float, Any, float | None]]:

@@ -32,8 +32,8 @@ def build(
     Example: pathclip index build data --model RUN --out emb
     """
     import torch
-    from rich.markup import escape
 
+    from pathclip.cli._text import plain
     from pathclip.encoders import load
     from pathclip.heads.index import Index
     from pathclip.heads.index.sources import open_source
@@ -46,4 +46,4 @@ def build(
     text += [f"{len(index.bad)} left out"] if index.bad else []
     text += [f"try: pathclip search {out} 'signet ring cells' --html hits.html"]
     data_out = {"out": out, **{k: record[k] for k in ("count", "dim", "has_texts", "source", "bad")}}
-    return Outcome(data_out, [escape(line) for line in text], exit_code=1 if index.bad else 0)
+    return Outcome(data_out, [plain(line) for line in text], exit_code=1 if index.bad else 0)

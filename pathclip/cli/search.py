@@ -61,11 +61,11 @@ def search(
 
 
 def _show(hits: list[Hit], note: str, html: Path | None) -> list[Any]:
-    from rich.markup import escape
-    from rich.table import Table
+    from pathclip.cli._text import columns, plain
 
-    table = Table("rank", "score", "caption", "where")
-    for hit in hits:
-        caption = hit.caption or hit.metadata.get("label") or ""
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", escape(caption), escape(hit.location or hit.key))
-    return [table, *([escape(note)] if note else []), *([escape(f"look at {html}")] if html else [])]
+    rows = [
+        (str(h.rank), f"{h.score:.3f}", h.caption or h.metadata.get("label") or "", h.location or h.key)
+        for h in hits
+    ]
+    table = columns(rows, header=("rank", "score", "caption", "where")) if hits else [plain("nothing found")]
+    return [*table, *([plain(note)] if note else []), *([plain(f"look at {html}")] if html else [])]

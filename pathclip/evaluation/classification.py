@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from pathclip.heads import (
 
 __all__ = ["evaluate_classification"]
 
-NUM_MISTAKES = 12
+NUM_MISTAKES = 15
+PER_KIND = 2
 
 
 def evaluate_classification(
@@ -93,8 +95,8 @@ def _check(
     if broken:
         first = data.relative(data.paths[good[broken[0]]])
         raise FaultError(
-            f"the model gives features that are not finite for {len(broken)} of {len(good)} pictures, the "
-            f"first is {first}; its weights are damaged, or its range is beyond the precision (try precision fp32)"
+            f"the model gives features that are not finite for {len(broken)} of {len(good)} pictures "
+            f"(first {first}); its weights are damaged, or beyond its precision (try --set precision=fp32)"
         )
 
 
@@ -147,7 +149,13 @@ def _mistakes(
 ) -> tuple[Mistake, ...]:
     best = result.probabilities.max(dim=1).values.numpy()
     wrong = [i for i in good if result.labels[i] != to_prompt[data.truth[i]]]
-    worst = sorted(wrong, key=lambda i: (-best[i], i))[:NUM_MISTAKES]
+    seen: Counter[tuple[str, str | None]] = Counter()
+    worst = []
+    for i in sorted(wrong, key=lambda i: (-best[i], i)):
+        kind = (data.truth[i], result.labels[i])
+        seen[kind] += 1
+        if seen[kind] <= PER_KIND:  # one frequent confusion must not fill the page
+            worst.append(i)
     return tuple(
         Mistake(
             data.paths[i],
@@ -156,5 +164,5 @@ def _mistakes(
             str(result.labels[i]),
             float(np.float32(best[i])),
         )
-        for i in worst
+        for i in worst[:NUM_MISTAKES]
     )

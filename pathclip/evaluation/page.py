@@ -80,7 +80,7 @@ def _metrics(report: EvaluateReport) -> str:
         for key, name in NAMES.items()
         if report.metrics.get(key) is not None
     ]
-    head = ("", "value", "95 % interval", f"always “{constant['label']}”", "chance")
+    head = ("", "value", "95 % interval", f"always “{constant['label'].replace('_', ' ')}”", "chance")
     return table(head, rows, numbers=(1, 2, 3, 4))
 
 

@@ -17,7 +17,7 @@ from pathclip.heads.result import write_result
 
 __all__ = ["EvaluateReport", "Mistake"]
 
-PREDICTIONS_SCHEMA = "pathclip.predictions/1"
+PREDICTIONS_SCHEMA = "pathclip.scored-predictions/1"
 
 
 @dataclass(frozen=True, slots=True)

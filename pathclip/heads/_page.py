@@ -45,7 +45,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterab
         return f"<tr>{''.join(marked)}</tr>"
 
     body = "\n".join(row(cells, "td") for cells in rows)
-    return f"<table>\n<thead>{row(head, 'th')}</thead>\n<tbody>{body}</tbody>\n</table>"
+    top = f"<thead>{row(head, 'th')}</thead>\n" if any(head) else ""
+    return f"<table>\n{top}<tbody>{body}</tbody>\n</table>"
 
 
 def thumbnail(image: Image.Image, side_px: int = 224) -> str:

@@ -44,7 +44,7 @@ class CaptionConfig(Config):
 
     questions: Literal["drop", "keep"] = Field("drop", description="a question never captions a picture")
     min_words: int = Field(1, ge=1, description="words a post's own text must have")
-    min_letters: int = Field(4, ge=1, description="letters any caption must have")
+    min_letters: int = Field(3, ge=1, description="letters any caption must have")
     alt_text: bool = Field(True, description="take the author's description of the picture")
     max_replies: int = Field(3, ge=0, description="replies taken as captions of a post, most liked first")
     reply_min_words: int = Field(3, ge=1, description="words a reply must have")
@@ -116,12 +116,13 @@ def picture_captions(
         ):
             captions.append(Caption(described, "alt_text", tweet.id, tweet.author_id))
     captions += replies
-    unique = {caption.text: caption for caption in reversed(captions)}
-    ordered = tuple(c for c in captions if unique[c.text] is c)
-    if ordered:
-        return ordered
-    assert isinstance(own, Drop)
-    return own
+    if not captions:
+        assert isinstance(own, Drop)
+        return own
+    first: dict[str, Caption] = {}
+    for caption in captions:
+        first.setdefault(caption.text, caption)
+    return tuple(first.values())
 
 
 def _too_short(text: str, min_words: int, min_letters: int) -> str | None:

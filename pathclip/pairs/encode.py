@@ -42,7 +42,7 @@ def stored_jpeg(data: bytes, config: PackConfig) -> tuple[bytes, int, int]:
         FaultError: If the picture no longer decodes (it did when it was looked at).
     """
     if config.passthrough and len(data) <= config.passthrough_bytes:
-        passed = _passed_through(data, config.passthrough_long_side_px)
+        passed = _passed_through(data, config)
         if passed is not None:
             return passed
     image = decode(data)
@@ -117,14 +117,15 @@ def _first_end(data: bytes, at: int) -> int | None:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def _passed_through(data: bytes, max_long_side: int) -> tuple[bytes, int, int] | None:
+def _passed_through(data: bytes, config: PackConfig) -> tuple[bytes, int, int] | None:
     """The stripped original, if it is a colour sRGB JPEG that is upright and small; else None."""
     if not data.startswith(START):
         return None
     with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         plain = (
             image.mode == "RGB"
-            and max(image.size) <= max_long_side
+            and max(image.size) <= config.passthrough_long_side_px
+            and min(image.size) <= config.short_side_px
             and image.info.get("adobe_transform", 1) == 1
             and image.getexif().get(0x0112, 1) == 1
             and is_srgb(image.info.get("icc_profile"))

@@ -42,6 +42,13 @@ def csv_rows(handle: IO[bytes], name: str) -> Iterator[Row | Fault]:
     """
     csv.field_size_limit(MAX_FIELD)
     text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="replace", newline="")
+    try:
+        yield from _csv_rows(text, name)
+    finally:
+        text.detach()  # the handle is the caller's to close
+
+
+def _csv_rows(text: io.TextIOWrapper, name: str) -> Iterator[Row | Fault]:
     header = text.readline()
     delimiter = max(",;\t", key=header.count)
     names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter), [])]
@@ -49,14 +56,14 @@ def csv_rows(handle: IO[bytes], name: str) -> Iterator[Row | Fault]:
         raise UserError(f"table {name}: columns are {', '.join(names)}; expected image and caption")
     reader = csv.reader(text, delimiter=delimiter)
     while True:
+        source = f"{name}:{reader.line_num + 2}"
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Fault("parse_error", str(error), f"{name}:{reader.line_num + 1}")
+            yield Fault("parse_error", str(error), source)
             continue
-        source = f"{name}:{reader.line_num + 1}"
         if len(values) > len(names):
             yield Fault("bad_row", f"{len(values)} values for {len(names)} columns", source)
         elif values:

@@ -42,9 +42,12 @@ def describe_config(name: str) -> dict[str, Any]:
 
     config = find_architecture(name).model_cfg
     vision, text = config["vision_cfg"], config["text_cfg"]
-    tower = vision.get("timm_model_name") or (
-        f"ViT/{vision['patch_size']}, {vision['layers']} x {vision['width']}"
-    )
+    if "timm_model_name" in vision:
+        tower = f"{vision['timm_model_name']} (timm)"
+    elif isinstance(vision["layers"], list):
+        tower = f"ResNet {'-'.join(map(str, vision['layers']))}, width {vision['width']}"
+    else:
+        tower = f"ViT/{vision['patch_size']}, {vision['layers']} x {vision['width']}"
     return {
         "name": name,
         "image_tower": tower,

@@ -63,23 +63,30 @@ class ZeroShotResult:
 
     def save(self, folder: str | Path) -> Path:
         """Write ``predictions.parquet``, ``predictions.csv`` and, last, ``result.json`` into a folder."""
+        import pyarrow.parquet as pq
+
         from pathclip.heads.result import write_result
 
         folder = Path(folder)
+        (folder / "result.json").unlink(missing_ok=True)  # it would vouch for files that are being replaced
         table = self.table()
         with atomic_path(folder / "predictions.parquet") as temporary:
-            table.write_parquet(temporary, metadata={"schema": PREDICTIONS_SCHEMA})
+            pq.write_table(
+                table.to_arrow().replace_schema_metadata({"schema": PREDICTIONS_SCHEMA}), temporary
+            )
         with atomic_path(folder / "predictions.csv") as temporary:
             table.write_csv(temporary)
+        bad, total = [{"name": item.name, "reason": item.reason} for item in self.bad], len(self.names)
         write_result(
             folder,
-            dataset="pictures",
+            dataset=None,
             model=self.provenance["model"],
             task="zeroshot_classification",
-            metrics={"pictures": len(self.names), "unreadable": len(self.bad)},
+            metrics={},
             intervals={},
             provenance=self.provenance,
-            classnames=list(self.classnames),
+            classnames=self.classnames,
+            details={"counts": {"total": total, "scored": total - len(bad), "bad": len(bad)}, "bad": bad},
         )
         return folder
 

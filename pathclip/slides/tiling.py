@@ -120,6 +120,8 @@ def _pixels(
     start: np.ndarray, side: float, origin: int, down: float, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """First and one-past-last mask pixel of each tile along one axis: at least one, and on the mask."""
-    first = np.clip(np.rint((start - origin) / down).astype(np.int64), 0, limit - 1)
-    last = np.clip(np.rint((start + side - origin) / down).astype(np.int64), 0, limit)
-    return first, np.maximum(last, first + 1)
+    count = max(1, round(side / down))
+    centre = (start + side / 2 - origin) / down
+    first = np.floor(centre - count / 2 + 0.5).astype(np.int64)
+    first = np.clip(first, 0, max(0, limit - count))
+    return first, np.minimum(first + count, limit)

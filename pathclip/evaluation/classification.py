@@ -48,14 +48,9 @@ def evaluate_classification(
     truth = [to_prompt[data.truth[i]] for i in good]
     predicted = [str(result.labels[i]) for i in good]
     groups = None if data.groups is None else [data.groups[i] for i in good]
+    draws = {"seed": config.seed, "groups": groups, "num_resamples": config.num_resamples}
     metrics, intervals = classification_metrics(
-        truth,
-        predicted,
-        labels,
-        result.probabilities[good].numpy(),
-        config.seed,
-        groups=groups,
-        num_resamples=config.num_resamples,
+        truth, predicted, labels, result.probabilities[good].numpy(), **draws
     )
     confusion = confusion_matrix(truth, predicted, labels)
     return EvaluateReport(
@@ -74,9 +69,7 @@ def evaluate_classification(
         provenance=_provenance(result, data, config),
         classnames=prompts.labels,
         templates=tuple(dict.fromkeys(t for s in prompts.sets for t in s.templates)),
-        classes=tuple(
-            per_class_metrics(confusion, labels, seed=config.seed, num_resamples=config.num_resamples)
-        ),
+        classes=tuple(per_class_metrics(truth, predicted, labels, **draws)),
         confusion=confusion,
         predictions=_predictions(result, data, to_prompt),
         mistakes=_mistakes(result, data, to_prompt, good),

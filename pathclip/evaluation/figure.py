@@ -19,7 +19,7 @@ NUMBERS_UP_TO = 40  # classes; beyond, a cell is too small for a number
 
 
 def confusion_png(
-    path: str | Path, confusion: NDArray[Any], labels: Sequence[str], *, title: str = "", dpi: int = 150
+    path: str | Path, confusion: NDArray[Any], labels: Sequence[str], *, title: str = "", dpi: int = 130
 ) -> Path:
     """Draw a confusion matrix.
 
@@ -36,7 +36,7 @@ def confusion_png(
 
 
 def confusion_figure(
-    confusion: NDArray[Any], labels: Sequence[str], *, title: str = "", dpi: int = 150
+    confusion: NDArray[Any], labels: Sequence[str], *, title: str = "", dpi: int = 130
 ) -> bytes:
     """The PNG of `confusion_png` as bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pathclip.core.errors import FaultError
 from pathclip.encoders.pictures import as_rgb
-from pathclip.evaluation.figure import confusion_figure
 from pathclip.heads._page import data_uri, document, table, thumbnail
 
 if TYPE_CHECKING:
@@ -31,7 +30,10 @@ WAYS = {"image_to_text": "Picture to caption", "text_to_image": "Caption to pict
 
 
 def report_page(report: EvaluateReport) -> str:
-    """A self-contained HTML page: no script, nothing fetched, every text escaped."""
+    """A self-contained HTML page: no script, nothing fetched, every text escaped.
+
+    The confusion matrix is taken from the picture that the report has already written.
+    """
     title = f"{report.dataset}: {report.provenance['model']}"
     return document(title, "\n".join([_head(report, title), *_sections(report)]))
 
@@ -40,7 +42,7 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
     if report.confusion is not None:
         yield _section("Metrics", _metrics(report), "Intervals: 95 %, percentile bootstrap.")
         yield _section("Classes", _classes(report))
-        picture = data_uri(confusion_figure(report.confusion, report.classnames, dpi=110), "image/png")
+        picture = data_uri(report.files["confusion"].read_bytes(), "image/png")
         yield _section("Confusion matrix", f'<img alt="confusion matrix" src="{picture}">')
     else:
         for way, name in WAYS.items():

@@ -34,7 +34,7 @@ def bootstrap_interval(
 
     Args:
         statistic: Takes (R, C, C) counts, gives (R,) values.
-        confusion: (C, C) counts, or (G, C, C) counts per group, where whole groups are resampled.
+        confusion: (C, C) counts.
         seed: Of the draws.
         num_resamples: R.
         confidence: Coverage aimed at.
@@ -42,7 +42,8 @@ def bootstrap_interval(
     Returns:
         Lower and upper end; None where the statistic is never defined.
     """
-    return percentiles(statistic(resample(confusion, seed, num_resamples)), confidence)
+    draws = resample_counts(confusion.ravel(), seed, num_resamples)
+    return percentiles(statistic(draws.reshape(num_resamples, *confusion.shape)), confidence)
 
 
 def mean_interval(
@@ -57,23 +58,43 @@ def mean_interval(
         num_resamples: R.
     """
     table = np.asarray(values, dtype=np.float64)
-    codes = np.arange(len(table)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    codes = np.arange(len(table)) if groups is None else group_codes(groups)
     sums, sizes = np.bincount(codes, table), np.bincount(codes)
     means = [(w @ sums) / (w @ sizes) for w in draw_weights(len(sums), seed, num_resamples)]
     return percentiles(np.concatenate(means))
 
 
-def resample(confusion: NDArray[Any], seed: int, num_resamples: int) -> NDArray[Any]:
-    """(R, C, C) counts of R resamples."""
-    size = confusion.shape[-1]
-    if confusion.ndim == 2:
-        total = int(confusion.sum())
-        cells = confusion.ravel() / max(total, 1)
-        draws = np.random.default_rng(seed).multinomial(total, cells, size=num_resamples)
-    else:
-        flat = confusion.reshape(len(confusion), -1).astype(np.float64)
-        draws = np.concatenate([w @ flat for w in draw_weights(len(flat), seed, num_resamples)])
-    return draws.reshape(num_resamples, size, size)
+def resample_cells(
+    cells: NDArray[np.int64],
+    num_cells: int,
+    codes: NDArray[np.int64] | None,
+    seed: int,
+    num_resamples: int,
+) -> NDArray[Any]:
+    """(R, num_cells) counts of R resamples.
+
+    Args:
+        cells: (N,) the cell that each sample falls into.
+        num_cells: How many there are.
+        codes: (N,) group of each sample, 0 to G - 1; whole groups are drawn. None draws samples.
+        seed: Of the draws.
+        num_resamples: R.
+    """
+    if codes is None:
+        return resample_counts(np.bincount(cells, minlength=num_cells), seed, num_resamples)
+    blocks = draw_weights(int(codes.max()) + 1, seed, num_resamples)
+    return np.stack([np.bincount(cells, row[codes], num_cells) for block in blocks for row in block])
+
+
+def resample_counts(counts: NDArray[Any], seed: int, num_resamples: int) -> NDArray[np.int64]:
+    """(R, cells): drawing N samples with replacement draws their counts from a multinomial."""
+    total = int(counts.sum())
+    return np.random.default_rng(seed).multinomial(total, counts / max(total, 1), size=num_resamples)
+
+
+def group_codes(groups: Any) -> NDArray[np.int64]:
+    """Groups of any kind as 0 to G - 1."""
+    return np.unique(np.asarray(groups), return_inverse=True)[1]
 
 
 def draw_weights(count: int, seed: int, num_resamples: int, chunk: int = 64) -> Iterator[Floats]:

@@ -18,9 +18,10 @@ from pathclip.heads._bootstrap import (
     Interval,
     bootstrap_interval,
     draw_weights,
+    group_codes,
     mean_interval,
     percentiles,
-    resample,
+    resample_cells,
 )
 
 __all__ = [
@@ -143,15 +144,11 @@ def classification_metrics(
     Raises:
         UserError: If there is nothing to score, lengths differ, a label is unknown, or a score is not finite.
     """
-    true, pred = (
-        _columns(np.asarray(y_true), labels, "y_true"),
-        _columns(np.asarray(y_pred), labels, "y_pred"),
-    )
+    true = _columns(np.asarray(y_true), labels, "y_true")
     if not len(true):
         raise UserError("there is no sample to score: y_true is empty")
-    cells = _group_confusions(true, pred, len(labels), groups)
-    draws = resample(cells, seed, num_resamples)
-    total = cells.reshape(-1, *cells.shape[-2:]).sum(axis=0)
+    total = confusion_matrix(y_true, y_pred, labels)
+    draws = _resample(y_true, y_pred, labels, groups, seed, num_resamples)
     metrics = {name: _number(statistic(total)) for name, statistic in _STATISTICS.items()}
     intervals = {name: percentiles(statistic(draws)) for name, statistic in _STATISTICS.items()}
     metrics |= {"acc5": None}
@@ -167,18 +164,26 @@ def classification_metrics(
 
 
 def per_class_metrics(
-    confusion: NDArray[Any], labels: Sequence[str], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+    y_true: Any,
+    y_pred: Any,
+    labels: Sequence[str],
+    *,
+    groups: Any = None,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> list[dict[str, Any]]:
     """Support, precision, recall with its interval, and F1 of every class; None where undefined.
 
     Args:
-        confusion: (C, C) counts, or (G, C, C) counts per group.
-        labels: The C class names.
+        y_true: (N,) labels, or integer columns into ``labels``.
+        y_pred: (N,) as ``y_true``.
+        labels: The C classes.
+        groups: (N,) patient, slide or case of each sample; whole groups are then resampled.
         seed: Of the bootstrap.
         num_resamples: Bootstrap draws.
     """
-    total = confusion.reshape(-1, *confusion.shape[-2:]).sum(axis=0)
-    recalls = _recall(resample(confusion, seed, num_resamples))
+    total = confusion_matrix(y_true, y_pred, labels)
+    recalls = _recall(_resample(y_true, y_pred, labels, groups, seed, num_resamples))
     support, predicted, hits = total.sum(axis=1), total.sum(axis=0), np.diagonal(total)
     precision, recall, f1 = _ratio(hits, predicted), _recall(total), _f1(total)
     return [
@@ -275,20 +280,24 @@ _STATISTICS: dict[str, Callable[[NDArray[Any]], Floats]] = {
 }
 
 
-def _group_confusions(true: Ints, pred: Ints, size: int, groups: Any) -> Ints:
-    """(C, C), or (G, C, C) where there are groups."""
-    cell = true * size + pred
-    if groups is None:
-        return np.bincount(cell, minlength=size * size).reshape(size, size)
-    if len(groups) != len(true):
+def _resample(
+    y_true: Any, y_pred: Any, labels: Sequence[Any], groups: Any, seed: int, num_resamples: int
+) -> NDArray[Any]:
+    """(R, C, C) confusion matrices of resamples."""
+    true, pred = (
+        _columns(np.asarray(y_true), labels, "y_true"),
+        _columns(np.asarray(y_pred), labels, "y_pred"),
+    )
+    if groups is not None and len(groups) != len(true):
         raise UserError(f"groups names {len(groups)} samples; expected {len(true)}")
-    names, codes = np.unique(np.asarray(groups), return_inverse=True)
-    counts = np.bincount(codes * size * size + cell, minlength=len(names) * size * size)
-    return counts.reshape(-1, size, size)
+    size = len(labels)
+    codes = None if groups is None else group_codes(groups)
+    draws = resample_cells(true * size + pred, size * size, codes, seed, num_resamples)
+    return draws.reshape(num_resamples, size, size)
 
 
 def _auroc_interval(true: Ints, scores: Floats, groups: Any, seed: int, num_resamples: int) -> Interval:
-    codes = np.arange(len(true)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    codes = np.arange(len(true)) if groups is None else group_codes(groups)
     draws = [
         _auroc(true, scores, w[:, codes]) for w in draw_weights(int(codes.max()) + 1, seed, num_resamples)
     ]

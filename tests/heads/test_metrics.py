@@ -47,7 +47,7 @@ def test_plip_on_kather_gives_the_published_figures() -> None:
     assert metrics["macro_f1"] == pytest.approx(0.510, abs=5e-4)
     assert metrics["accuracy"] == pytest.approx(0.564, abs=5e-4)
     assert metrics["balanced_accuracy"] == pytest.approx(0.539, abs=5e-4)
-    f1 = [row["f1"] for row in m.per_class_metrics(KATHER, NAMES)]
+    f1 = [row["f1"] for row in m.per_class_metrics(*labels_of(KATHER), NAMES)]
     assert f1 == pytest.approx([0.867, 0.727, 0.206, 0.647, 0.015, 0.816, 0.011, 0.605, 0.695], abs=5e-4)
     low, high = intervals["weighted_f1"]  # the paper prints 0.559 to 0.572; a percentile bootstrap is wider
     assert 0.550 < low < 0.559
@@ -213,11 +213,21 @@ def test_bootstrap_interval_takes_any_statistic_of_the_counts() -> None:
 
 
 def test_per_class_recall_stands_beside_its_interval() -> None:
-    rows = m.per_class_metrics(KATHER, NAMES)
+    rows = m.per_class_metrics(*labels_of(KATHER), NAMES)
     assert [row["support"] for row in rows] == KATHER.sum(axis=1).tolist()
     assert rows[1]["recall"] == 1.0
     assert rows[1]["recall_interval"] == (1.0, 1.0)
     assert all(low <= row["recall"] <= high for row in rows for low, high in [row["recall_interval"]])
+
+
+def test_per_class_recall_of_whole_groups_is_less_certain() -> None:
+    true, pred = (np.repeat(side, 10) for side in random_labels(60, 3, 12))
+    groups = np.repeat(np.arange(60), 10)
+    plain = m.per_class_metrics(true, pred, "abc")
+    grouped = m.per_class_metrics(true, pred, "abc", groups=groups)
+    for one, other in zip(plain, grouped, strict=True):
+        assert one["recall"] == other["recall"]
+        assert np.ptp(other["recall_interval"]) > 2 * np.ptp(one["recall_interval"])
 
 
 def test_names_and_columns_mean_the_same() -> None:

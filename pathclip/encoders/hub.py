@@ -11,6 +11,12 @@ __all__ = ["hub_folder", "looks_like_hub_name"]
 
 CONFIG_FILES = ("open_clip_config.json", "config.json")
 EXTRA_FILES = ("pathclip.json", "preprocessor_config.json")
+TIMEOUT_S = 10.0
+PLAIN_REASONS = {
+    "OfflineModeIsEnabled": "offline mode is on (HF_HUB_OFFLINE)",
+    "RepositoryNotFoundError": "the hub has no such model, or it is private",
+    "GatedRepoError": "its owner must grant access: accept the terms on its page, then `hf auth login`",
+}
 
 
 def looks_like_hub_name(name: str) -> bool:
@@ -34,12 +40,16 @@ def hub_folder(name: str) -> Path:
         UserError: If they are not cached and cannot be fetched; the line says how to get them.
     """
     config, weights = _cached(name, CONFIG_FILES), _cached(name, WEIGHTS_ORDER)
-    if config is None or weights is None or config.parent != weights.parent:  # never mix two revisions
-        config, weights = _fetched(name, CONFIG_FILES), _fetched(name, WEIGHTS_ORDER)
-    for extra in EXTRA_FILES:
-        if _cached(name, (extra,)) is None and not _offline():
-            _fetch(name, extra)
-    return config.parent
+    if config is not None and weights is not None and config.parent == weights.parent:
+        return config.parent
+    try:
+        return _fetch(name)
+    except UserError:
+        raise
+    except Exception as error:  # the hub's client raises its own, httpx' and the system's errors
+        reason = PLAIN_REASONS.get(type(error).__name__)
+        reason = reason or f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise UserError(_how_to_get(name, reason)) from None
 
 
 def _cached(name: str, files: tuple[str, ...]) -> Path | None:
@@ -52,31 +62,30 @@ def _cached(name: str, files: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _fetched(name: str, files: tuple[str, ...]) -> Path:
-    reason = "offline mode is on (HF_HUB_OFFLINE)"
-    if not _offline():
-        for file in files:
-            found, reason = _fetch(name, file)
-            if found is not None:
-                return found
+def _fetch(name: str) -> Path:
+    """Fetch one config, one weights file and what belongs to them, all of one revision."""
+    from huggingface_hub import HfApi, hf_hub_download
+
+    info = HfApi().model_info(
+        name, timeout=TIMEOUT_S
+    )  # asked first: it fails at once, downloads retry for minutes
+    present = {sibling.rfilename for sibling in info.siblings or ()}
+    config = next((file for file in CONFIG_FILES if file in present), None)
+    weights = next((file for file in WEIGHTS_ORDER if file in present), None)
+    if config is None or weights is None:
+        lacking = CONFIG_FILES if config is None else WEIGHTS_ORDER
+        raise UserError(
+            f"{name} on the hub is in no format that pathclip reads: it has none of {', '.join(lacking)}"
+        )
+    for file in (*(extra for extra in EXTRA_FILES if extra in present), weights):
+        hf_hub_download(name, file, revision=info.sha)
+    return Path(hf_hub_download(name, config, revision=info.sha)).parent
+
+
+def _how_to_get(name: str, reason: str) -> str:
     from huggingface_hub import constants
 
-    raise UserError(
+    return (
         f"{name} is not in the cache ({constants.HF_HUB_CACHE}) and could not be fetched: {reason}; run "
         f"`hf download {name}` where there is a network, or copy its files into a folder and give its path"
     )
-
-
-def _fetch(name: str, file: str) -> tuple[Path | None, str]:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(name, file)), ""
-    except Exception as error:  # the hub's client raises its own, requests', httpx' and OS errors
-        return None, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)

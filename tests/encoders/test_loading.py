@@ -6,6 +6,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import open_clip
 import open_clip.factory
@@ -277,61 +278,100 @@ def test_hub_names_are_told_from_paths(name: str, expected: bool) -> None:
     assert looks_like_hub_name(name) is expected
 
 
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    return tmp_path / "hub"
+
+
+class Hub:
+    """A hub that holds one model, or that fails."""
+
+    def __init__(self, folder: Path | None = None, error: Exception | None = None) -> None:
+        self.folder, self.error, self.asked = folder, error, []
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> Hub:
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda _, name, **options: self.info(name))
+        monkeypatch.setattr("huggingface_hub.hf_hub_download", self.download)
+        return self
+
+    def info(self, name: str) -> SimpleNamespace:
+        if self.error is not None:
+            raise self.error
+        files = sorted(path.name for path in self.folder.iterdir())
+        return SimpleNamespace(sha="abc", siblings=[SimpleNamespace(rfilename=file) for file in files])
+
+    def download(self, name: str, file: str, revision: str) -> str:
+        assert (name, revision) == ("someone/model", "abc")
+        self.asked.append(file)
+        return str(self.folder / file)
+
+
 def test_a_hub_name_without_cache_says_how_to_get_the_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        UserError, match=r"vinid/plip is not in the cache .*offline mode is on .*`hf download vinid/plip`"
+        UserError, match=r"vinid/plip is not in the cache .* run `hf download vinid/plip`"
     ) as e:
         load("vinid/plip")
+    assert "offline mode is on" in str(e.value)
+    assert str(empty_cache) in str(e.value)
     assert "\n" not in str(e.value)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unreachable(*_: object, **__: object) -> str:
-        raise ConnectionError("no route to host\nand much more")
+class GatedRepoError(Exception):
+    pass
 
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(
-        UserError, match="could not be fetched: ConnectionError: no route to host; run"
-    ) as caught:
-        load("vinid/plip")
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            ConnectionError("no route to host\nand more"),
+            "ConnectionError: no route to host; run `hf download",
+        ),
+        (GatedRepoError("403"), "its owner must grant access: accept the terms on its page"),
+    ],
+)
+def test_a_hub_that_refuses_or_cannot_be_reached_is_one_line_too(
+    error: Exception, reason: str, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Hub(error=error).install(monkeypatch)
+    with pytest.raises(UserError, match=f"could not be fetched: {reason}") as caught:
+        load("someone/model")
     assert "\n" not in str(caught.value)
 
 
-def test_a_cached_hub_name_loads_offline(
+def test_a_cached_hub_name_loads_without_asking_the_hub(
     folder: Path, monkeypatch: pytest.MonkeyPatch, picture: Image.Image
 ) -> None:
     def cached(name: str, file: str) -> str | None:
         assert name == "someone/model"
         return str(folder / file) if (folder / file).is_file() else None
 
+    Hub(error=AssertionError("asked")).install(monkeypatch)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
     model = load("hf-hub:someone/model")
     assert same(model, load(folder), picture)
     assert model.provenance()["pretrained"] == "someone/model"
 
 
-def test_what_is_not_cached_is_fetched(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, picture: Image.Image
+def test_what_is_not_cached_is_fetched_in_one_revision(
+    folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, picture: Image.Image
 ) -> None:
-    asked = []
-
-    def fetch(name: str, file: str) -> str:
-        asked.append(file)
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"{name} has no {file}")
-        return str(folder / file)
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    hub = Hub(folder).install(monkeypatch)
     assert same(load("someone/model"), load(folder), picture)
-    assert asked[:2] == ["open_clip_config.json", "open_clip_model.safetensors"]
+    assert hub.asked == ["pathclip.json", "open_clip_model.safetensors", "open_clip_config.json"]
+
+
+def test_a_hub_model_in_another_format_is_refused(
+    folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "open_clip_model.safetensors").unlink()
+    Hub(folder).install(monkeypatch)
+    with pytest.raises(
+        UserError, match=r"someone/model on the hub is in no format .* none of open_clip_model"
+    ):
+        load("someone/model")

@@ -183,8 +183,10 @@ def _read_record(path: Path) -> SlideRecord | None:
         data = read_json(path)
         if data.get("schema") != RECORD_SCHEMA:
             return None
+        data["file"] = None if data["file"] is None else tuple(data["file"])
+        data["files"] = tuple(data["files"])
         return SlideRecord(**{key: value for key, value in data.items() if key in known})
-    except (UserError, TypeError, AttributeError):
+    except (UserError, KeyError, TypeError, AttributeError):
         return None  # absent, or not ours: the slide is done again
 
 
@@ -196,7 +198,7 @@ def _foreign(owner: SlideRecord | None, path: Path) -> bool:
         stat = path.stat()
     except OSError:
         return True
-    return owner.file is None or list(owner.file) != [path.name, stat.st_size, stat.st_mtime_ns]
+    return owner.file != (path.name, stat.st_size, stat.st_mtime_ns)
 
 
 def _short(name: str, path: Path) -> str:

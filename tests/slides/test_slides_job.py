@@ -24,6 +24,12 @@ SUFFIXES = (".geojson", ".h5", ".heatmap.png", ".html", ".scores.parquet")
 SMALL = SlideConfig(tile_px=128, page_tiles=2)
 
 
+@pytest.fixture(autouse=True)
+def quick_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figure is tested in test_slides_files; drawing it dozens of times would take half a minute."""
+    monkeypatch.setattr("pathclip.slides.export.write_heatmap", lambda path, *_: path.touch() or path)
+
+
 def status(out: Path) -> list[dict]:
     rows = [json.loads(line) for line in (out / "status.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:

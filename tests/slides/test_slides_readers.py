@@ -171,10 +171,8 @@ def test_transparent_regions_take_the_files_background(slide_path: Path) -> None
 
 
 def test_the_scanned_area_is_respected() -> None:
-    keys = {
-        f"openslide.bounds-{k}": str(v)
-        for k, v in zip(("x", "y", "width", "height"), (10, 20, 300, 400), strict=True)
-    }
+    stated = {"x": "10", "y": "20", "width": "300", "height": "400"}
+    keys = {f"openslide.bounds-{side}": value for side, value in stated.items()}
     assert _bounds(keys, (1000, 1000)) == (10, 20, 300, 400)
     assert _bounds(keys, (200, 1000)) == (10, 20, 190, 400)
     assert _bounds({}, (200, 100)) == (0, 0, 200, 100)

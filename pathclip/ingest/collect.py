@@ -11,6 +11,7 @@ from typing import Any
 
 from pathclip.core import engine
 from pathclip.core.errors import UserError
+from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
 from pathclip.ingest.config import CollectConfig, IngestConfig
 from pathclip.ingest.media import MediaFolders, Place, safe_path
@@ -174,7 +175,8 @@ def _read_chunk(task: ReadTask) -> None:
     for table, rows in items_to_tables(items).items():
         if rows:
             write_rows(task.parts / f"{table}-{task.number:05d}.parquet", table, rows)
-    _lines_file(task).write_text(str(lines))
+    with atomic_write(_lines_file(task), "w") as handle:
+        handle.write(str(lines))
 
 
 def _lines_file(task: ReadTask) -> Path:

@@ -12,6 +12,8 @@ from pathclip.cli.app import JsonOption, Outcome, app, verb
 if TYPE_CHECKING:
     from pathclip.heads.index import Hit
 
+CAPTION_WIDTH = 60  # on screen; --json has it whole
+
 
 @verb(app, "search")
 def search(
@@ -63,9 +65,11 @@ def search(
 def _show(hits: list[Hit], note: str, html: Path | None) -> list[Any]:
     from pathclip.cli._text import columns, plain
 
-    rows = [
-        (str(h.rank), f"{h.score:.3f}", h.caption or h.metadata.get("label") or "", h.location or h.key)
-        for h in hits
-    ]
+    rows = [(str(h.rank), f"{h.score:.3f}", _caption(h), h.location or h.key) for h in hits]
     table = columns(rows, header=("rank", "score", "caption", "where")) if hits else [plain("nothing found")]
     return [*table, *([plain(note)] if note else []), *([plain(f"look at {html}")] if html else [])]
+
+
+def _caption(hit: Hit) -> str:
+    text = " ".join((hit.caption or hit.metadata.get("label") or "").split())
+    return text if len(text) <= CAPTION_WIDTH else text[: CAPTION_WIDTH - 1] + "…"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import numpy as np
-
 from pathclip.core.errors import FaultError
 from pathclip.encoders import BadPicture, DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
@@ -151,11 +149,11 @@ def _mistakes(
             worst.append(i)
     return tuple(
         Mistake(
-            data.paths[i],
-            data.relative(data.paths[i]),
-            to_prompt[data.truth[i]],
-            str(result.labels[i]),
-            float(np.float32(best[i])),
+            picture=data.paths[i],
+            name=data.relative(data.paths[i]),
+            truth=to_prompt[data.truth[i]].replace("_", " "),
+            predicted=str(result.labels[i]).replace("_", " "),
+            note=f"{best[i]:.2f}",
         )
         for i in worst[:NUM_MISTAKES]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,4 +181,4 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _name(data: Path, split: str | None) -> str:
-    return "/".join(filter(None, (data.resolve().name, split)))
+    return "/".join(filter(None, (Path(os.path.abspath(data)).name, split)))  # a link keeps its own name

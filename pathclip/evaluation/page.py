@@ -49,7 +49,8 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
             yield _section(name, _recalls(report, way))
     if report.mistakes:
         cards = "\n".join(map(_card, report.mistakes))
-        yield _section("Wrong and sure of it", f'<div class="cards">{cards}</div>')
+        title = "Furthest from their caption" if report.confusion is None else "Wrong and sure of it"
+        yield _section(title, f'<div class="cards">{cards}</div>')
     if report.bad:
         rows = [(item.name, item.reason) for item in report.bad[:200]]
         note = f"The first 200 of {len(report.bad)}." if len(report.bad) > 200 else ""
@@ -115,14 +116,13 @@ def _recalls(report: EvaluateReport, way: str) -> str:
 
 def _card(mistake: Mistake) -> str:
     try:
-        with as_rgb(mistake.path) as picture:
-            image = f'<img alt="" src="{thumbnail(picture)}">'
+        image = f'<img alt="" src="{thumbnail(as_rgb(mistake.picture))}">'
     except FaultError as error:
         image = f'<div class="missing">{escape(str(error))}</div>'
-    truth, predicted = (escape(label.replace("_", " ")) for label in (mistake.truth, mistake.predicted))
     return (
-        f'<figure title="{escape(mistake.name)}">{image}<figcaption>{truth}<br>'
-        f'taken for <span class="tag">{predicted}</span> {mistake.probability:.2f}</figcaption></figure>'
+        f'<figure title="{escape(mistake.name)}">{image}<figcaption>{escape(mistake.truth)}<br>'
+        f'taken for <span class="tag">{escape(mistake.predicted)}</span> {escape(mistake.note)}'
+        "</figcaption></figure>"
     )
 
 

@@ -22,13 +22,21 @@ PREDICTIONS_SCHEMA = "pathclip.scored-predictions/1"
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A picture that was classified wrongly, with the probability of the wrong class."""
+    """A picture that was answered wrongly, to look at.
 
-    path: Path
+    Attributes:
+        picture: Its path, or its bytes.
+        name: Its path inside the data, or its key.
+        truth: Its class or caption.
+        predicted: The class or caption it was given.
+        note: How sure the model was, or how far down the right answer lies.
+    """
+
+    picture: Path | bytes
     name: str
     truth: str
     predicted: str
-    probability: float
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class EvaluateReport:
         classes: One row per class: support, precision, recall and its interval, F1.
         confusion: (C, C) counts, rows the truth; None for retrieval.
         predictions: A polars table, one row per picture.
-        mistakes: The most confident ones.
+        mistakes: The most confident, or the worst, at most two of a kind.
         files: What `save` wrote, by role.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 from pathclip.evaluation.config import EvaluateConfig
-from pathclip.evaluation.report import EvaluateReport
+from pathclip.evaluation.report import EvaluateReport, Mistake
 from pathclip.heads.metrics import mean_interval
 from pathclip.heads.retrieval import NEVER, expected_recall, first_hit_ranks
 from pathclip.shards import Dataset
 
 __all__ = ["CaptionedImages", "evaluate_retrieval", "read_shards"]
+
+NUM_MISTAKES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
         )
     index = dataset.root / "index.json"
     return CaptionedImages(
-        name=f"{dataset.root.resolve().name}/{split}",
+        name=f"{Path(os.path.abspath(dataset.root)).name}/{split}",
         root=dataset.root,
         split=split,
         keys=tuple(keys[i] for i in kept),
@@ -134,6 +137,7 @@ def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: Evalua
         baselines={"chance": {way: metrics[way]["random"] for way in ranks}},
         counts={"total": len(data.keys), "scored": len(good), "bad": len(bad), "texts": len(texts)},
         bad=bad,
+        mistakes=_mistakes(data, good, relation, ranks["image_to_text"], images, texts),
         provenance={
             **model.provenance(),
             "data": {
@@ -145,6 +149,32 @@ def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: Evalua
             "seed": config.seed,
             "num_resamples": config.num_resamples,
         },
+    )
+
+
+def _mistakes(
+    data: CaptionedImages,
+    good: Sequence[int],
+    relation: _Relation,
+    ranks: NDArray[np.int64],
+    images: torch.Tensor,
+    texts: torch.Tensor,
+) -> tuple[Mistake, ...]:
+    """The pictures whose caption ranks lowest, a caption once."""
+    chosen: dict[str, int] = {}
+    for row in np.argsort(-ranks, kind="stable").tolist():
+        if ranks[row] > 0 and len(chosen) < NUM_MISTAKES:
+            chosen.setdefault(data.captions[good[row]][0], row)
+    first = (images[list(chosen.values())] @ texts.T).argmax(dim=1).tolist()
+    return tuple(
+        Mistake(
+            picture=bytes(data.pictures[good[row]]),
+            name=data.keys[good[row]],
+            truth=caption,
+            predicted=relation.texts[best],
+            note=f"own caption: rank {ranks[row] + 1} of {len(texts)}",
+        )
+        for (caption, row), best in zip(chosen.items(), first, strict=True)
     )
 
 

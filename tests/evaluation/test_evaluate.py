@@ -266,6 +266,7 @@ def test_one_frequent_confusion_does_not_fill_the_page(model: ColourModel, tmp_p
     report = evaluate(EvaluateConfig(data=tmp_path / "t", out=tmp_path / "out"), model=model)
     kinds = [(m.truth, m.predicted) for m in report.mistakes]
     assert kinds.count(("red", "green")) == 2
+    assert all((tmp_path / "t" / m.name).is_file() for m in report.mistakes)
     assert ("blue", "red") in kinds
 
 
@@ -374,7 +375,14 @@ def test_retrieval_counts_equal_words_and_one_thread_as_right(
     assert low <= 0.5 <= high
     assert record["provenance"]["data"]["index_sha256"]
     assert report.counts == {"total": 6, "scored": 6, "bad": 0, "texts": 6}
-    assert "Picture to caption" in (tmp_path / "out/report.html").read_text()
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Picture to caption" in page
+    worst = report.mistakes[0]
+    assert worst.truth == "yellow tissue"
+    assert worst.predicted in ("red tissue", "a blue reply", "nothing to see")  # equally far from pink
+    assert re.fullmatch("own caption: rank [45] of 6", worst.note)  # cyan is as far as yellow
+    assert worst.name == f"{3:016d}"
+    assert page.count("data:image/jpeg") == len(report.mistakes)
 
 
 def test_retrieval_leaves_out_a_picture_that_is_cut(model: ColourModel, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathclip.encoders.weights import find_weights, load_strictly, read_weights
 
 __all__ = ["load"]
 
+CHECKPOINT_NAME = "meta.json"
 log = logging.getLogger("pathclip")
 
 
@@ -75,11 +76,26 @@ def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncode
         return _open_clip_folder(folder, name, quick_gelu)
     if (folder / "config.json").is_file():
         return _hf_folder(folder, name, quick_gelu)
+    if (folder / CHECKPOINT_NAME).is_file():
+        return _checkpoint_folder(folder, name)
     if (folder / "checkpoints").is_dir():
         raise UserError(
-            f"{folder} is a run without a model folder; finish it with `pathclip train … --resume {folder}`"
+            f"{folder} is a run without a model folder; finish it (`pathclip train CONFIG --resume {folder}`), "
+            "or load one of its checkpoints"
         )
-    raise UserError(f"{folder} holds no model: expected {CONFIG_NAME} or a Hugging Face config.json")
+    raise UserError(f"{folder} holds no model: expected {CONFIG_NAME} or Hugging Face's config.json")
+
+
+def _checkpoint_folder(folder: Path, name: str) -> DualEncoder:
+    """A step of a run, ``RUN/checkpoints/step-N``; built as the exported model is, or by its name."""
+    exported, path = folder.parent.parent / "model" / CONFIG_NAME, find_weights(folder)
+    if exported.is_file():
+        architecture = checked(folder.name, read_json(exported), place=str(exported))
+    else:
+        architecture = find_architecture(str(read_json(folder / CHECKPOINT_NAME).get("model")))
+    model = _filled(architecture, read_weights(path), path)
+    model.source = Source(name, path)
+    return model
 
 
 def _open_clip_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
@@ -123,6 +139,8 @@ def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
 def _from_file(path: Path, quick_gelu: bool | None) -> DualEncoder:
     if path.suffix == ".json":
         raise UserError(f"{path} is a config, not weights; load its folder, or use pathclip.encoders.create")
+    if (path.parent / CHECKPOINT_NAME).is_file():
+        return _checkpoint_folder(path.parent, str(path))
     weights, config = read_weights(path), path.parent / CONFIG_NAME
     if config.is_file():
         architecture = checked(path.stem, read_json(config), place=str(config))

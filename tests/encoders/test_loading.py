@@ -13,6 +13,7 @@ import open_clip.factory
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder, create, load
@@ -141,6 +142,24 @@ def test_device_and_precision_are_obeyed(folder: Path) -> None:
         load(folder, precision="int8")
 
 
+def test_a_step_of_a_run_loads_before_and_after_the_run_has_ended(
+    tmp_path: Path, picture: Image.Image
+) -> None:
+    step = tmp_path / "checkpoints/step-00000004"
+    step.mkdir(parents=True)
+    early, late = create("tiny-resnet-96", seed=1), create("tiny-resnet-96", seed=2)
+    save_file(early.clip.state_dict(), step / "model.safetensors")
+    (step / "optimizer.pt").write_bytes(b"not looked at")
+    (step / "meta.json").write_text(
+        '{"schema": "pathclip.checkpoint/1", "step": 4, "model": "tiny-resnet-96"}'
+    )
+    assert same(load(step), early, picture)
+    late.save(tmp_path / "model")
+    for place in (step, step / "model.safetensors"):
+        assert same(load(place), early, picture)
+    assert same(load(tmp_path), late, picture)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (print, ("code from a checkpoint was run",))
@@ -237,8 +256,8 @@ def test_places_without_a_model_are_refused_with_what_was_expected(tmp_path: Pat
     torch.save({"a": 1}, tmp_path / "none.pt")
     torch.save({"vision_model.a": torch.zeros(1)}, tmp_path / "hf.pt")
     expected = {
-        tmp_path / "empty": "holds no model: expected open_clip_config.json or a Hugging Face config.json",
-        tmp_path / "run": "is a run without a model folder; finish it with",
+        tmp_path / "empty": "holds no model: expected open_clip_config.json or Hugging Face's config.json",
+        tmp_path / "run": r"is a run without a model folder; finish it .*, or load one of its checkpoints",
         tmp_path / "hf": "is of model_type 'bert'; expected 'clip'",
         tmp_path / "two": r"found several \(a.pt, b.pt\); give one of them",
         tmp_path / "absent": "does not exist; expected a model folder, a weights file or a hub name",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +84,9 @@ def collect(config: IngestConfig, parts: Path) -> Collected:
         UserError: If a source is missing, empty or of no known shape, or holds nothing at all.
     """
     parts.mkdir(parents=True, exist_ok=True)
-    run = partial(engine.map, engine=config.engine, workers=config.workers)
     read_tasks = [ReadTask(n, chunk, parts) for n, chunk in enumerate(_all_chunks(config.sources))]
     todo = [task for task in read_tasks if not _lines_file(task).is_file()]
-    for _ in track(run(_read_chunk, todo), "input chunks", len(todo)):
+    for _ in track(engine.map(_read_chunk, todo, **config.engine_for(todo)), "input chunks", len(todo)):
         pass
     lines = sum(int(_lines_file(task).read_text()) for task in read_tasks)
     if lines == 0:
@@ -96,7 +94,8 @@ def collect(config: IngestConfig, parts: Path) -> Collected:
     collected = _with_folders(config, read_tasks, parts, lines)
     look_tasks = list(_look_tasks(config, collected))
     todo_looks = [task for task in look_tasks if not _picture_file(task).is_file()]
-    for _ in track(run(_look_at_many, todo_looks), "batches of pictures", len(todo_looks)):
+    looks = engine.map(_look_at_many, todo_looks, **config.engine_for(todo_looks))
+    for _ in track(looks, "batches of pictures", len(todo_looks)):
         pass
     return collected
 

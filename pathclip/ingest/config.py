@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pathclip.core.config import Config
 from pathclip.core.engine import EngineName
@@ -72,6 +74,20 @@ class IngestConfig(Config):
     dedup: DedupConfig = DedupConfig()
     split: SplitConfig = SplitConfig()
     pack: PackConfig = PackConfig()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | Path) else value
+
+    def engine_for(self, tasks: Sequence[Any]) -> dict[str, Any]:
+        """Arguments of `engine.map`: no processes for a single task, nor more than there are tasks."""
+        if len(tasks) < 2 and self.engine == "processes":
+            return {"engine": "serial"}
+        return {
+            "engine": self.engine,
+            "workers": min(self.workers or os.cpu_count() or 1, max(1, len(tasks))),
+        }
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of what decides each phase: its sections and the version of its code."""

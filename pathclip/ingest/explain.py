@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pathclip.ingest.codes import MEANING, Code
 
 __all__ = ["explain"]
 
+_LINE = re.compile(r":\d+([#>]\w+)*$")
 POST_COLUMNS = ("source", "kind", "lang", "created_at", "like_count", "sensitive", "is_referenced", "text")
 
 
@@ -35,6 +37,9 @@ def explain(out: str | Path, wanted: str) -> dict[str, Any]:
         raise UserError(
             f"{out} has no private/plan.parquet; explain needs the folder that ingest wrote, whole"
         )
+    line_posts = _posts_of_line(private / "parts", wanted)
+    if line_posts:
+        return _merged(wanted, [explain(out, tweet_id) for tweet_id in line_posts])
     samples = {row["sample_id"]: row for row in _where(private / "plan.parquet", {"sample_id": wanted})}
     origins = _where(
         private / "provenance.parquet", {"sample_id": wanted, "tweet_id": wanted, "media_key": wanted}
@@ -70,6 +75,28 @@ def explain(out: str | Path, wanted: str) -> dict[str, Any]:
         ],
         "posts": _posts(private / "parts", tweet_ids),
     }
+
+
+def _posts_of_line(parts: Path, wanted: str) -> list[str]:
+    """Ids of the posts that stood in a line, where ``wanted`` is ``file:line`` or a place within it."""
+    if not _LINE.search(wanted):
+        return []
+    found: set[str] = set()
+    for path in sorted(parts.glob("posts-*.parquet")):
+        table = pq.read_table(
+            path, columns=["id", "source"], filters=pc.starts_with(pc.field("source"), wanted)
+        )
+        found |= {row["id"] for row in table.to_pylist() if _within(row["source"], wanted)}
+    return sorted(found)
+
+
+def _within(source: str, wanted: str) -> bool:
+    return source == wanted or source[len(wanted) : len(wanted) + 1] in ("#", ">")
+
+
+def _merged(wanted: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    lists = {name: [row for one in found for row in one[name]] for name in ("decisions", "captions", "posts")}
+    return {"id": wanted, **lists}
 
 
 def _where(path: Path, any_of: dict[str, str]) -> list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def materialise(config: IngestConfig, out: Path, roots: list[Path]) -> dict[str,
     ]
     done = {task.name: info for task in tasks if (info := _complete(task)) is not None}
     todo = [task for task in tasks if task.name not in done]
-    written = engine.map(_write, todo, engine=config.engine, workers=config.workers)
+    written = engine.map(_write, todo, **config.engine_for(todo))
     for task, info in track(written, "shards", len(todo)):
         done[task.name] = info
     splits: dict[str, list[ShardInfo]] = {}

@@ -19,15 +19,21 @@ MARKUP = re.compile(
     r"(?i)</?(?:b|i|u|s|em|strong|small|sub|sup|br|p|span|div|a|font|mark)(?:\s[^<>]{0,200})?/?>"
 )
 URL = re.compile(r"(?i)\b(?:https?://|www\.)\S+|\b(?:t\.co|pic\.twitter\.com|pic\.x\.com)/\w+|https?:/*…?$")
+_HANDLE = r"@(?!\d+(?:[.,]\d+)?[xX×]\b)\w{1,20}"  # "@40x" is a magnification
 RETWEET_MARK = re.compile(r"^\s*RT @\w{1,20}:\s*")
-LEADING_MENTIONS = re.compile(r"^\s*(?:\.?@\w{1,20}[\s,:]*)+")
-MENTION = re.compile(r"(?<![\w@.])@\w{1,20}\b")
-HASHTAG = re.compile(r"(?<![\w&/#])[#＃](\w+)")
-TRAILING_HASHTAGS = re.compile(r"(?:\s*(?<![\w&/#])[#＃]\w+[\s,;|•·]*)+$")
+LEADING_MENTIONS = re.compile(rf"^\s*(?:\.?{_HANDLE}[\s,:]*)+")
+MENTION = re.compile(rf"(?<![\w@.]){_HANDLE}\b")
+_TAG = r"(?<![\w&/#])[#＃](?=\w*[^\W\d_])"  # "#1" is a number
+HASHTAG = re.compile(rf"{_TAG}(\w+)")
+TRAILING_HASHTAGS = re.compile(rf"(?:\s*{_TAG}\w+[\s.,;!|•·]*)+$")
+OPEN_END = re.compile(
+    r"(?i)(?:\b(?:of|a|an|the|with|in|is|was|are|for|to|and|or|from|on|by|vs|no|showing|shows)|[&:=])\s*$"
+)
 CREDIT = re.compile(r"(?i)\s*\b(?:cc|h/t|via|thanks to|photo credit|with)\s*:?\s*(?=$|[.,;)])")
 SPACE = re.compile(r"[\s\u200b\u200c\u200e\u200f\u2060\ufeff]+")
-SPACE_BEFORE = re.compile(r"\s+([,;:.!)\]])")
+SPACE_BEFORE = re.compile(r"\s+([,;.!)\]])(?=\s|$)")
 EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]")
+EDGES = re.compile(r"^(?:[-–—|•·,;:.]+\s+)+|(?:\s+[-–—|•·]+)+$|[\s,;:|]+$")  # but not the minus of "ER-"
 CUT = re.compile(r"\s*\S*…\s*$")
 
 # emoji that stand for signs a pathologist writes; every other emoji goes
@@ -79,7 +85,7 @@ def clean(text: str, *, hashtags: HashtagPolicy = "strip_trailing", is_truncated
     text = CUT.sub("", text) if is_truncated else text
     text = SPACE.sub(" ", EMPTY_BRACKETS.sub("", text))
     text = SPACE_BEFORE.sub(r"\1", text)
-    return CREDIT.sub("", text).strip(" \t-–—|•·,;:")
+    return EDGES.sub("", CREDIT.sub("", text)).strip()
 
 
 @lru_cache(maxsize=4096)
@@ -106,5 +112,11 @@ def _hashtags(text: str, policy: HashtagPolicy) -> str:
     if policy == "strip":
         return HASHTAG.sub("", text)
     if policy == "strip_trailing":
-        text = TRAILING_HASHTAGS.sub("", text)
+        text = TRAILING_HASHTAGS.sub(_last_word, text)
     return HASHTAG.sub(lambda match: in_words(match.group(1)), text)
+
+
+def _last_word(run: re.Match[str]) -> str:
+    """Nothing, or the first tag of the run where the sentence needs it ("a case of #melanoma #dermpath")."""
+    first = HASHTAG.search(run.group())
+    return f" {first.group()}" if first and OPEN_END.search(run.string[: run.start()]) else ""

@@ -356,3 +356,40 @@ def test_every_code_has_a_stage_and_a_meaning():
     listed = [code for names in STAGES.values() for code in names]
     assert sorted(listed) == sorted(pathclip.ingest.Code)
     assert set(listed) == {str(code) for code in pathclip.ingest.MEANING}
+
+
+def test_a_personal_archive_brings_its_own_pictures(dump, tmp_path):
+    data = tmp_path / "archive" / "data"
+    (data / "tweets_media").mkdir(parents=True)
+    (data / "tweets_media" / "42-A.jpg").write_bytes(dump.picture("x.jpg", 1))
+    media = [{"id_str": "8", "type": "photo", "media_url_https": "https://pbs.twimg.com/media/A.jpg"}]
+    posts = [
+        {"id_str": "42", "full_text": "Melanoma of the skin", "extended_entities": {"media": media}},
+        {"id_str": "43", "full_text": "@x More of this melanoma", "in_reply_to_status_id_str": "42"},
+    ]
+    text = json.dumps([{"tweet": post} for post in posts])
+    (data / "tweets.js").write_text(f"window.YTD.tweets.part0 = {text}")
+    ingest(IngestConfig(sources=tmp_path / "archive", out=tmp_path / "out"))
+    assert list(kept(tmp_path / "out")) == [("42", "8")]
+    assert codes(tmp_path / "out") == {"x:43": "used_as_caption"}
+
+
+def test_sources_may_be_mixed_and_repeated(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.post("1", "Melanoma of the skin", "a")
+    table = tmp_path / "t.csv"
+    table.write_text("image,caption\na.jpg,Malignant melanoma\n")
+    sources = (dump.tweets, table, dump.folder / ".." / "dump" / "tweets.jsonl")
+    report = ingest(IngestConfig(sources=sources, media=dump.media, out=tmp_path / "out"))
+    assert (report.data["in"], report.kept, report.data["repeated"]) == (2, 1, 0)
+    assert {c["source"] for r in samples(tmp_path / "out") for c in r["captions"]} == {"tweet", "table"}
+
+
+def test_a_line_is_explained_by_the_posts_that_stood_in_it(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.post("1", "Melanoma of the skin", "a")
+    dump.post("1", "Melanoma of the skin", "a")
+    run(dump, tmp_path / "out")
+    for place in ("tweets.jsonl:1", "tweets.jsonl:2", "tweets.jsonl:2#0"):
+        (decision,) = pathclip.ingest.explain(tmp_path / "out", place)["decisions"]
+        assert decision["decision"] == "kept"

@@ -59,6 +59,13 @@ def test_medical_tokens_stay_as_written(token):
         ("mail@example.org", "mail@example.org"),
         ("C#minor and 5#", "C#minor and 5#"),
         ("#dermpath #BCC", ""),
+        ("Nice case of #melanoma #dermpath #pathtwitter", "Nice case of melanoma"),
+        ("Tumor is ER-/PR-", "Tumor is ER-/PR-"),
+        ("Melanoma of skin -", "Melanoma of skin"),
+        ("- Melanoma:", "Melanoma"),
+        ("H&E @40x, IHC @ 20X @user", "H&E @40x, IHC @ 20X"),
+        ("Case #1: melanoma, lesion #2", "Case #1: melanoma, lesion #2"),
+        ("Tumor of .5 cm at 1 : 100 .", "Tumor of .5 cm at 1 : 100."),
         ("", ""),
     ],
 )

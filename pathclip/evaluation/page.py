@@ -121,8 +121,8 @@ def _card(mistake: Mistake) -> str:
         image = f'<div class="missing">{escape(str(error))}</div>'
     return (
         f'<figure title="{escape(mistake.name)}">{image}<figcaption>{escape(mistake.truth)}<br>'
-        f'taken for <span class="tag">{escape(mistake.predicted)}</span> <span class="soft">{escape(mistake.note)}</span>'
-        "</figcaption></figure>"
+        f'taken for <span class="tag">{escape(mistake.predicted)}</span> '
+        f'<span class="soft">{escape(mistake.note)}</span></figcaption></figure>'
     )
 
 

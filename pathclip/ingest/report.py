@@ -35,6 +35,11 @@ class IngestReport:
     messages: tuple[str, ...] = ()
 
     @property
+    def candidates(self) -> int:
+        """What came in: one per picture of a post, post without one, table row, or line without a post."""
+        return self.data["in"]
+
+    @property
     def kept(self) -> int:
         """Candidates that became pairs."""
         return self.data["kept"]
@@ -43,6 +48,16 @@ class IngestReport:
     def rejected(self) -> int:
         """Candidates that did not."""
         return self.data["rejected"]
+
+    @property
+    def by_code(self) -> dict[str, int]:
+        """Rejected candidates per code."""
+        return self.data["by_code"]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Samples per split."""
+        return self.data["splits"]
 
     def to_json(self) -> dict[str, Any]:
         """The report's keys plus ``out``, ``state`` and ``messages``."""

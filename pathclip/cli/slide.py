@@ -250,7 +250,10 @@ def _run_table(run: SlideRun) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("slide", "state", "label", "K agree", "tiles", "unreadable", "seconds", box=None)
+    table = Table(box=None)
+    table.add_column("slide", overflow="fold")
+    for heading in ("state", "label", "K agree", "tiles", "unreadable", "seconds"):
+        table.add_column(heading)
     for record in run.records:
         agree = "" if record.agreement is None else f"{record.agreement:.0%}"
         numbers = (agree, str(record.tiles), str(record.unreadable), f"{record.seconds:.1f}")

@@ -14,7 +14,8 @@ __all__ = ["MAX_MPP", "MIN_MPP", "SlideConfig"]
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Scales (µm/px) outside of which a number is taken for an error: 72 dpi would be 353 µm/px."""
 
-PREFERRED_K = 50
+PREFERRED_K = 10
+"""Decides the label: a few tiles outvote one odd tile, and a small biopsy still has as many."""
 
 
 class SlideConfig(Config):
@@ -32,14 +33,14 @@ class SlideConfig(Config):
         (1, 5, 10, 50, 100), min_length=1, description="numbers of best tiles pooled per class (MI-Zero)"
     )
     label_k: int | None = Field(
-        None, description="the K whose best class is the label; by default 50, or the listed K nearest below"
+        None, description="the K whose best class is the label; by default 10, or the listed K nearest below"
     )
     allow_upsample: bool = Field(False, description="cut tiles finer than 1.2x the slide's own scale")
     tissue: bool = Field(True, description="false: tile the whole slide, background too")
     mask: Path | None = Field(
         None, description="tissue mask from elsewhere: PNG, GeoJSON, or a folder of them named as the slides"
     )
-    min_tissue: float = Field(0.25, gt=0, le=1, description="smallest share of tissue in a tile")
+    min_tissue: float = Field(0.5, gt=0, le=1, description="smallest share of tissue in a tile")
     max_unreadable: float = Field(
         0.05, ge=0, le=1, description="share of unreadable tiles that fails a slide"
     )

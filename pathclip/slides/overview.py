@@ -53,7 +53,9 @@ def _render(slide: Slide, downsample: float) -> Overview:
     x0, y0, full_width, full_height = slide.bounds
     width = max(1, math.ceil(full_width / downsample - 1e-6))
     height = max(1, math.ceil(full_height / downsample - 1e-6))
-    level = best_level(slide, downsample, slack=1.001)
+    # from a level twice as fine, where there is one: in a JPEG level of the wanted scale, colour runs over
+    # blocks of 16 pixels and blurs the edge of tissue by a whole tile
+    level = best_level(slide, downsample / 2, slack=1.001)
     rgb = np.full((height, width, 3), 255, np.uint8)
     unreadable = np.zeros((height, width), bool)
     step = full_width / width, full_height / height

@@ -54,7 +54,7 @@ def plan_tiles(
     *,
     mpp: float,
     tile_px: int,
-    min_tissue: float = 0.25,
+    min_tissue: float = 0.5,
     allow_upsample: bool = False,
 ) -> TilePlan:
     """Lay a grid of tiles over the scanned area and keep those with enough tissue.

@@ -33,7 +33,7 @@ def test_the_larger_block_is_the_label_once_k_exceeds_the_smaller_one(prediction
     assert prediction.agreement == np.mean([name == "pink" for name in winners.values()])
     assert prediction.state == "done"
     assert set(prediction.scores) == {1, 5, 10, 50, 100}
-    assert prediction.label_k == 50
+    assert prediction.label_k == 10
     assert prediction.mpp.source == "tiff-resolution"
     assert prediction.slide.unreadable == 0
 
@@ -133,11 +133,11 @@ def test_a_corrupt_tile_is_excluded_and_counted(
 
 
 def test_the_deciding_k_is_documented_and_can_be_chosen() -> None:
-    assert SlideConfig().deciding_k == 50
+    assert SlideConfig().deciding_k == 10
     assert SlideConfig(top_k=(10, 5, 5, 1)).top_k == (1, 5, 10)
-    assert SlideConfig(top_k=(1, 10)).deciding_k == 10
+    assert SlideConfig(top_k=(1, 7, 50)).deciding_k == 7
     assert SlideConfig(top_k=(100, 200)).deciding_k == 100
-    assert SlideConfig(label_k=5).deciding_k == 5
+    assert SlideConfig(label_k=50).deciding_k == 50
     with pytest.raises(ValueError, match=r"label_k = 7 is not among"):
         SlideConfig(label_k=7)
     with pytest.raises(ValueError, match="at least 1"):

@@ -161,8 +161,8 @@ def _slide(summary: dict[str, Any], slide: SlideResult) -> str:
     asked = ", ".join(_plain(name) for name in slide.diagnosis.classes)
     text = (
         f"An Aperio file of several magnifications, {summary['slide']['tiles']} tiles of tissue. Asked for "
-        f"{asked}, the model answers {_plain(slide.diagnosis.label)}; painted was {_plain(label)}. The diagnoses "
-        "say nothing of the tissues around, which the second map names."
+        f"{asked}, the model answers {_plain(slide.diagnosis.label)}; painted was {_plain(label)}. The "
+        "diagnoses say nothing of the tissues around, which the second map names."
     )
     return (
         f"<h2>A whole slide</h2><p>{escape(text)} Pages to explore: {links}.</p>"

@@ -198,7 +198,12 @@ def classify_slide(
     )
     write_json(folder / "truth.json", truth.to_json())
     config = SlideConfig(
-        mpp=plan.field_um / plan.model_px, tile_px=plan.model_px, top_k=TOP_K, label_k=10, device="cpu"
+        mpp=plan.field_um / plan.model_px,
+        tile_px=plan.model_px,
+        min_tissue=0.5,
+        top_k=TOP_K,
+        label_k=10,
+        device="cpu",
     )
     diagnosis = classify(model, truth.path, str(diagnoses), config)
     pages = diagnosis.save(folder / "diagnosis")

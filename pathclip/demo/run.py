@@ -77,7 +77,7 @@ def run_demo(
         "schema": SCHEMA,
         "version": __version__,
         "seed": seed,
-        "seconds": round(step.seconds(), 1),
+        "seconds": 0.0,
         "ingest": {key: ingested.data[key] for key in ("in", "kept", "rejected", "by_code")},
         "train": {
             "steps": trained.steps,
@@ -97,6 +97,7 @@ def run_demo(
         "index": {"pictures": len(index), "queries": list(found)},
         "page": "index.html",
     }
+    summary["seconds"] = round(step.seconds(), 1)
     write_page(folder, summary, ingested, zeroshot, slide, index, found)
     write_json(folder / "summary.json", summary)
     return summary

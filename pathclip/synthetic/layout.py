@@ -11,7 +11,6 @@ from PIL import Image, ImageDraw
 __all__ = ["Region", "SlideTruth", "draw_regions", "region_mask"]
 
 Polygon = tuple[tuple[float, float], ...]
-COMPANIONS = ("smooth_muscle", "adipose_tissue", "lymphocytes", "mucin", "necrosis", "stroma")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,9 @@ class SlideTruth:
         return None
 
     def to_json(self) -> dict[str, object]:
-        """Plain values, schema ``pathclip.slide_truth/1``."""
+        """Plain values, schema ``pathclip.slide-truth/1``."""
         return {
-            "schema": "pathclip.slide_truth/1",
+            "schema": "pathclip.slide-truth/1",
             "slide": self.path.name,
             "label": self.label,
             "mpp": self.mpp,
@@ -71,7 +70,10 @@ class SlideTruth:
 
 
 def draw_regions(rng: np.random.Generator, size_px: tuple[int, int], label: str) -> tuple[Region, ...]:
-    """A section by chance: a piece of stroma, the main tissue in two areas, other tissues around it.
+    """A full-thickness piece of bowel wall by chance, its surface and two invading lobes made of one tissue.
+
+    From the lumen down: the main tissue, submucosal stroma, the muscle layer, fat. Aggregates of lymphocytes
+    lie in the submucosa, necrosis and mucin where the main tissue invades.
 
     Args:
         rng: Source of randomness.
@@ -79,23 +81,64 @@ def draw_regions(rng: np.random.Generator, size_px: tuple[int, int], label: str)
         label: The class of the main areas.
     """
     width, height = size_px
-    short = min(size_px)
-    piece = _blob(rng, (0.5 * width, 0.5 * height), 0.40 * width, 0.41 * height, 0.035)
-    regions = [Region("stroma", piece)]
-    turn = rng.uniform(0, 2 * np.pi)
-    ring = [turn + k * 2 * np.pi / 7 + rng.uniform(-0.12, 0.12) for k in range(7)]
-    spots = [
-        (0.5 * width + 0.255 * width * np.cos(a), 0.5 * height + 0.255 * height * np.sin(a)) for a in ring
+    lines = _layers(rng, size_px, depths=(0.0, 0.26, 0.49, 0.74, 1.0))
+    regions = [
+        Region("stroma", _between(lines[0], lines[4])),
+        Region("adipose_tissue", _between(lines[3], lines[4])),
+        Region("smooth_muscle", _between(lines[2], lines[3])),
+        Region(label, _between(lines[0], lines[1])),
     ]
-    around = [c for c in COMPANIONS if c not in (label, "stroma")]
-    rng.shuffle(around)
-    for spot, companion in zip(spots[2:], around, strict=False):
-        size = rng.uniform(0.105, 0.135) * short
-        regions.append(Region(companion, _blob(rng, spot, size * 1.25, size, 0.07)))
-    regions += [Region(label, _blob(rng, spot, 0.175 * short, 0.15 * short, 0.07)) for spot in spots[:2]]
-    middle = (0.5 * width + rng.uniform(-0.02, 0.02) * width, 0.5 * height)
-    regions.append(Region(label, _blob(rng, middle, 0.16 * short, 0.13 * short, 0.07)))
+    first = rng.choice([0.3, 0.7])
+    for share, size in ((first, 0.2), (1 - first, 0.14)):
+        x, y = _on(lines[1], share + rng.uniform(-0.05, 0.05), 0.07 * height)
+        regions.append(Region(label, _blob(rng, (x, y), 0.85 * size * width, size * height, 0.07)))
+        if size == 0.2:
+            spot = (x + 0.02 * width, y + 0.02 * height)
+            regions.append(Region("necrosis", _blob(rng, spot, 0.075 * width, 0.1 * height, 0.1)))
+    x, y = _on(lines[2], 1 - first, 0.12 * height)
+    regions.append(Region("mucin", _blob(rng, (x, y), 0.085 * width, 0.1 * height, 0.08)))
+    for share in (0.07, 0.5, 0.93):
+        x, y = _on(lines[1], share, 0.1 * height)
+        regions.append(Region("lymphocytes", _blob(rng, (x, y), 0.055 * width, 0.075 * height, 0.06)))
     return tuple(regions)
+
+
+def _layers(
+    rng: np.random.Generator, size_px: tuple[int, int], depths: tuple[float, ...]
+) -> list[np.ndarray]:
+    """(P, 2) wavy lines from left to right at relative depths of the wall, itself slightly arched."""
+    width, height = size_px
+    t = np.linspace(0, 1, 64)
+    x = (0.11 + 0.83 * t) * width
+    arch = rng.uniform(-0.06, 0.06) * height * np.sin(np.pi * t)
+    lines = []
+    for depth in depths:
+        waves = sum(
+            rng.normal(0, 0.012) / np.sqrt(k) * np.sin(2 * np.pi * k * t + rng.uniform(0, 6.3))
+            for k in range(1, 7)
+        )
+        ends = 0.02 * height * (1 - np.minimum(1, 12 * np.minimum(t, 1 - t))) * (0.5 - depth) * 2
+        lines.append(np.stack([x, (0.12 + 0.76 * depth + waves) * height + arch + ends], axis=1))
+    return lines
+
+
+def _between(upper: np.ndarray, lower: np.ndarray) -> Polygon:
+    """The area between two lines; its ends bulge a little, as cut edges do."""
+    height = lower[-1, 1] - upper[-1, 1]
+    turn = np.linspace(-1, 1, 12)[1:-1]
+    bulge = np.cos(turn * np.pi / 2) * min(0.02 * (upper[-1, 0] - upper[0, 0]), 0.2 * height)
+    right = np.stack(
+        [upper[-1, 0] + bulge, upper[-1, 1] + (turn + 1) / 2 * (lower[-1, 1] - upper[-1, 1])], axis=1
+    )
+    left = np.stack([upper[0, 0] - bulge, lower[0, 1] + (turn + 1) / 2 * (upper[0, 1] - lower[0, 1])], axis=1)
+    points = np.concatenate([upper, right, lower[::-1], left]).round(1)
+    return tuple((float(x), float(y)) for x, y in points)
+
+
+def _on(line: np.ndarray, share: float, below: float) -> tuple[float, float]:
+    """A point below a line, at a share of its length."""
+    x, y = line[round(share * (len(line) - 1))]
+    return float(x), float(y + below)
 
 
 def region_mask(region: Region, left: int, top: int, shape: tuple[int, int]) -> np.ndarray:

@@ -108,11 +108,17 @@ def paint_slide(
 def _mark(pixels: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """A felt pen's line along the left border, as pathologists draw beside a finding."""
     height, width = pixels.shape[:2]
-    small = Image.new("L", (max(width // 16, 8), max(height // 16, 8)))
+    small = Image.new("L", (max(width // 4, 8), max(height // 4, 8)))
     w, h = small.size
-    points = [(w * (0.03 + 0.015 * float(rng.random())), h * t) for t in np.linspace(0.15, 0.85, 7)]
-    ImageDraw.Draw(small).line(points, fill=230, width=max(w // 60, 2), joint="curve")
-    mask = small.filter(ImageFilter.GaussianBlur(0.7)).resize((width, height), Image.Resampling.BICUBIC)
+    middle, sway = 0.04 * w, 0.012 * w * float(rng.uniform(-1, 1))
+    t = np.linspace(0.2, 0.8, 40)
+    x = middle + sway * np.sin(5 * t + float(rng.uniform(0, 6))) + 0.001 * w * rng.standard_normal(40)
+    pen = ImageDraw.Draw(small)
+    for px, py in zip(x.tolist(), (h * t).tolist(), strict=True):
+        r = 0.009 * w
+        pen.ellipse((px - r, py - 1.2 * r, px + r, py + 1.2 * r), fill=235)
+    pen.line(list(zip(x.tolist(), (h * t).tolist(), strict=True)), fill=235, width=max(round(0.017 * w), 2))
+    mask = small.filter(ImageFilter.GaussianBlur(w / 700)).resize((width, height), Image.Resampling.BICUBIC)
     reach = slice(0, max(width // 8, 1))
     alpha = np.asarray(mask, np.float32)[:, reach, None] / 255
     ink = np.array(INKS[int(rng.integers(len(INKS)))], np.float32)

@@ -240,15 +240,17 @@ def _cells(canvas: Canvas, spacing: float) -> tuple[Field, tuple[Field, Field]]:
             _cells_block(
                 canvas, seeds, spacing, gap, bend, slice(top, top + block), slice(left, left + block)
             )
-    nearest = (
-        np.argsort(np.hypot(*(seeds[:, None] - seeds[None]).T), axis=1)[:, 1:5] if len(seeds) < 800 else None
-    )
-    if nearest is None:
-        return gap, (np.zeros((0, 2), np.float32), np.zeros(0, np.float32))
+    nearest = np.concatenate([_neighbours(seeds, k) for k in range(0, len(seeds), 512)])
     pairs = np.repeat(np.arange(len(seeds)), nearest.shape[1]), nearest.ravel()
     one, other = seeds[pairs[0]], seeds[pairs[1]]
     middle, difference = (one + other) / 2, other - one
     return gap, (middle, np.arctan2(difference[:, 1], -difference[:, 0]))
+
+
+def _neighbours(seeds: Field, start: int) -> Field:
+    """(n, 4) the nearest other seeds of up to 512 seeds."""
+    distance = np.hypot(*np.moveaxis(seeds[start : start + 512, None] - seeds[None], -1, 0))
+    return np.argsort(distance, axis=1)[:, 1:5]
 
 
 def _cells_block(

@@ -45,9 +45,11 @@ def test_every_kind_of_post_is_there(dump):
     rules = set(dump.by_rule())
     plain = {"plain", "answer", "chatter", *FAULTS}
     assert rules >= plain
-    noise = """several answered commented described long vague thanks quoting cmyk rotated png transparent edited
-        repeated reposted copied retweet unanswered sensitive foreign wordless missing unlisted moving words_only
-        off_topic"""
+    noise = """
+        several answered commented described long vague thanks quoting cmyk rotated png transparent edited
+        repeated reposted copied retweet unanswered sensitive foreign wordless missing unlisted moving
+        words_only off_topic
+    """
     assert rules - plain == set(noise.split())
     assert set(SHARES) - {"broken", "odd"} <= rules
 

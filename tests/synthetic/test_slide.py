@@ -184,7 +184,7 @@ def test_own_regions_are_painted_in_order(tmp_path):
 
 
 def test_the_truth_as_json_fits_its_schema(small):
-    schema = json.loads((SCHEMAS / "slide_truth.schema.json").read_text())
+    schema = json.loads((SCHEMAS / "slide-truth.schema.json").read_text())
     record = small.to_json()
     jsonschema.validate(record, schema)
     assert record["regions"][0]["polygon"][0] == pytest.approx(small.regions[0].polygon[0], abs=0.05)

@@ -80,10 +80,10 @@ def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncode
         return _checkpoint_folder(folder, name)
     if (folder / "checkpoints").is_dir():
         raise UserError(
-            f"{folder} is a run without a model folder; finish it (`pathclip train CONFIG --resume {folder}`), "
+            f"{folder} is a run without a model folder; finish it (`pathclip train … --resume {folder}`), "
             "or load one of its checkpoints"
         )
-    raise UserError(f"{folder} holds no model: expected {CONFIG_NAME} or Hugging Face's config.json")
+    raise UserError(f"{folder} holds no model; expected {CONFIG_NAME} or Hugging Face's config.json")
 
 
 def _checkpoint_folder(folder: Path, name: str) -> DualEncoder:

@@ -256,7 +256,7 @@ def test_places_without_a_model_are_refused_with_what_was_expected(tmp_path: Pat
     torch.save({"a": 1}, tmp_path / "none.pt")
     torch.save({"vision_model.a": torch.zeros(1)}, tmp_path / "hf.pt")
     expected = {
-        tmp_path / "empty": "holds no model: expected open_clip_config.json or Hugging Face's config.json",
+        tmp_path / "empty": "holds no model; expected open_clip_config.json or Hugging Face's config.json",
         tmp_path / "run": r"is a run without a model folder; finish it .*, or load one of its checkpoints",
         tmp_path / "hf": "is of model_type 'bert'; expected 'clip'",
         tmp_path / "two": r"found several \(a.pt, b.pt\); give one of them",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ VERSION = "phash_v1"
 SIDE = 32
 LOW = 8
 MIN_CONTRAST = 2.0
+MAX_COMPARED = 1 << 20  # distances held at a time
 _N = np.arange(SIDE)
 _DCT = np.cos(np.pi * (2 * _N[None, :] + 1) * _N[:, None] / (2 * SIDE))[:LOW]
 
@@ -38,19 +40,39 @@ def phash(image: Image.Image) -> str | None:
     return np.packbits(bits).tobytes().hex()
 
 
-def near_pairs(hashes: np.ndarray, radius: int, *, block: int = 256) -> Iterator[tuple[int, int, int]]:
-    """Every ``(i, j, distance)`` with i < j and Hamming distance at most ``radius``; exact, in order.
+def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[int, int, int]]:
+    """Every ``(i, j, distance)`` with i < j and Hamming distance at most ``radius``, once; exact.
 
-    Compares all pairs in blocks: N**2 / 2 popcounts, about half a minute for 200,000 hashes on one core.
+    Two hashes that differ in at most ``radius`` bits agree in one of ``radius + 1`` bands of bits, so only
+    those that share a band are compared: at radius 8 a fourteenth of all pairs.
 
     Args:
         hashes: (N,) uint64.
-        radius: Largest distance that counts as near.
-        block: Rows compared at a time; memory is block x N x 9 bytes.
+        radius: Largest distance that counts as near, 0 to 63.
     """
-    for start in range(0, len(hashes), block):
-        rows = hashes[start : start + block]
-        distance = np.bitwise_count(rows[:, None] ^ hashes[None, start:])
+    seen: set[tuple[int, int]] = set()
+    edges = np.linspace(0, 64, radius + 2).astype(int)
+    for low, high in pairwise(edges.tolist()):
+        band = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
+        for members in _equal(band):
+            for i, j, distance in _near_within(hashes, members, radius):
+                if (i, j) not in seen:
+                    seen.add((i, j))
+                    yield i, j, distance
+
+
+def _equal(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions of equal values, ascending, for every value that occurs more than once."""
+    order = np.argsort(values, kind="stable")
+    borders = np.flatnonzero(np.diff(values[order])) + 1
+    return (group for group in np.split(order, borders) if len(group) > 1)
+
+
+def _near_within(hashes: np.ndarray, members: np.ndarray, radius: int) -> Iterator[tuple[int, int, int]]:
+    rows = max(1, MAX_COMPARED // len(members))
+    for start in range(0, len(members), rows):
+        block = members[start : start + rows]
+        distance = np.bitwise_count(hashes[block][:, None] ^ hashes[members[start:]])
         for i, j in np.argwhere(distance <= radius):
             if i < j:
-                yield int(start + i), int(start + j), int(distance[i, j])
+                yield int(block[i]), int(members[start + j]), int(distance[i, j])

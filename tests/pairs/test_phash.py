@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import imagehash
 import numpy as np
@@ -63,8 +64,10 @@ def test_a_picture_without_structure_has_no_hash():
     assert phash(Image.fromarray(noise)) is None
 
 
-@pytest.mark.parametrize("radius", [0, 3, 10])
-def test_near_pairs_equal_the_plain_double_loop(radius):
+@pytest.mark.parametrize("compared", [1, 50, 1 << 20])
+@pytest.mark.parametrize("radius", [0, 3, 10, 40])
+def test_near_pairs_equal_the_plain_double_loop(radius, compared, monkeypatch):
+    monkeypatch.setattr(sys.modules["pathclip.pairs.phash"], "MAX_COMPARED", compared)
     rng = np.random.default_rng(4)
     hashes = rng.integers(0, 2**63, 60, dtype=np.uint64)
     for k in range(40):  # copies with a few bits turned
@@ -78,7 +81,7 @@ def test_near_pairs_equal_the_plain_double_loop(radius):
         for j in range(i + 1, len(hashes))
         if (d := (int(hashes[i]) ^ int(hashes[j])).bit_count()) <= radius
     ]
-    assert sorted(near_pairs(hashes, radius, block=7)) == slow
+    assert sorted(near_pairs(hashes, radius)) == slow
     assert slow
 
 

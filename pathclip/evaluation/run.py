@@ -29,6 +29,8 @@ def evaluate(config: EvaluateConfig, *, model: DualEncoder | None = None) -> Eva
         FaultError: If no picture can be read, or features are not finite.
     """
     benchmark = benchmarks[config.benchmark]
+    if config.out.exists() and not config.out.is_dir():
+        raise UserError(f"out {config.out} is a file; expected a folder for the results")
     data = benchmark.read(config.data, config.split)
     if benchmark.task == "zeroshot_retrieval":
         if config.classes is not None:

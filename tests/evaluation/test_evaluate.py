@@ -198,6 +198,30 @@ def test_a_model_is_loaded_by_name_and_a_missing_one_is_named(tiles: Path, tmp_p
         evaluate(EvaluateConfig(data=tiles, out=tmp_path / "out"))
 
 
+def test_an_output_that_is_a_file_is_refused_before_the_work(tiles: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out is a file; expected a folder"):
+        evaluate(EvaluateConfig(model="absent", data=tiles, out=tmp_path / "out"))
+
+
+def test_two_folders_that_differ_by_spelling_only_stay_two_classes(
+    model: ColourModel, tiles: Path, tmp_path: Path
+) -> None:
+    paint(tiles / "test/red-tissue/0.png", "red")
+    config = EvaluateConfig(
+        data=tiles, out=tmp_path / "out", classes={"red tissue": "red", "blue_tissue": "blue"}
+    )
+    with pytest.raises(UserError, match="it lacks 'green_tissue', 'pink_tissue', 'red-tissue', 'red_tissue'"):
+        evaluate(config, model=model)
+
+
+def test_a_cut_shard_is_named(model: ColourModel, shards: Path, tmp_path: Path) -> None:
+    tar = shards / "shards/test-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:4000])
+    with pytest.raises(UserError, match=r"test-000000\.tar is cut"):
+        evaluate(EvaluateConfig(benchmark="retrieval", data=shards, out=tmp_path / "out"), model=model)
+
+
 def test_features_that_are_not_finite_stop_the_evaluation(tiles: Path, tmp_path: Path) -> None:
     broken = create("tiny-vit-112", **TINY)
     with torch.no_grad():

@@ -391,6 +391,12 @@ def test_a_dataset_is_no_index_and_is_never_overwritten(model: ColourModel, data
     assert (dataset / "index.json").read_bytes() == before
 
 
+def test_a_target_that_is_a_file_is_refused_before_the_work(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "emb").write_text("mine")
+    with pytest.raises(UserError, match="emb is a file; an index needs a folder"):
+        Index.build(None, pictures, tmp_path / "emb")  # type: ignore[arg-type]
+
+
 def test_nothing_to_index_is_named(model: ColourModel, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no pictures"):

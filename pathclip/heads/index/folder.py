@@ -15,7 +15,7 @@ from pathclip.heads.index.build import EMBEDDINGS_SCHEMA, METADATA_SCHEMA, Embed
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["read_folder", "write_folder"]
+__all__ = ["check_target", "read_folder", "write_folder"]
 
 RECORD = "index.json"
 IMAGES = "img_emb/img_emb_0.npy"
@@ -32,9 +32,7 @@ def write_folder(folder: Path, embeddings: Embeddings, searcher: Any) -> None:
     """
     import faiss
 
-    folder = Path(folder)
-    if (folder / RECORD).is_file():
-        _record(folder)  # never replace the index.json of a dataset
+    check_target(folder)
     (folder / RECORD).unlink(missing_ok=True)
     _write_array(folder / IMAGES, embeddings.images)
     (folder / TEXTS).unlink(missing_ok=True)
@@ -45,6 +43,18 @@ def write_folder(folder: Path, embeddings: Embeddings, searcher: Any) -> None:
     with atomic_path(folder / SEARCHER) as temporary:
         faiss.write_index(searcher, str(temporary))
     write_json(folder / RECORD, embeddings.record)
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to write where something else lies.
+
+    Raises:
+        UserError: If ``folder`` is a file, or holds the index.json of a dataset.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; an index needs a folder of its own")
+    if (folder / RECORD).is_file():
+        _record(folder)
 
 
 def read_folder(folder: Path) -> Embeddings:

@@ -16,7 +16,7 @@ from pathclip.core.errors import UserError
 from pathclip.core.files import strict_json
 from pathclip.encoders import DualEncoder, encode_pictures, load
 from pathclip.heads.index.build import Embeddings, embed
-from pathclip.heads.index.folder import read_folder, write_folder
+from pathclip.heads.index.folder import check_target, read_folder, write_folder
 from pathclip.heads.index.hits import Hit
 from pathclip.heads.index.sources import open_source, read_picture
 from pathclip.heads.retrieval import exact_search
@@ -68,6 +68,8 @@ class Index:
             UserError: If there are no pictures.
             FaultError: If none can be read.
         """
+        if out is not None:
+            check_target(Path(out))  # before the work, not after it
         index = cls(embed(model, open_source(data), batch_size=batch_size, progress=progress), model=model)
         if index.bad:
             log.warning("%d pictures left out; the first is %s: %s", len(index.bad), *index.bad[0].values())

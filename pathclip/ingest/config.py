@@ -35,7 +35,9 @@ class CollectConfig(Config):
     """What is read and which pictures are decoded; changing it starts over (``--force-new``)."""
 
     referenced: bool = Field(True, description="also take posts that only stand inside others or in includes")
-    max_pixels: int = Field(64_000_000, ge=1, description="larger pictures are refused before decoding")
+    max_pixels: int = Field(
+        64_000_000, ge=1, le=178_000_000, description="larger pictures are refused before decoding"
+    )
     max_bytes: int = Field(25_000_000, ge=1, description="larger files are refused before opening")
 
 

@@ -45,7 +45,7 @@ class MediaFolders:
     def fingerprint(self) -> dict[str, Any]:
         """Number of searched files and a hash of their names and sizes."""
         lines = sorted(f"{n}/{f} {(self.roots[n] / f).lstat().st_size}" for n, f in self._files)
-        return {"files": len(lines), "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+        return {"files": len(lines), "sha256": hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()}
 
     def _add(self, number: int, file: str) -> None:
         self._files.append((number, file))

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from pathclip.core.files import atomic_write
 from pathclip.ingest.config import IngestConfig
 
-__all__ = ["readme"]
+__all__ = ["readme", "write_readme"]
+
+UNSTATED = "Legal basis: **not stated yet**"
+
+
+def write_readme(path: Path, report: dict[str, Any], config: IngestConfig) -> None:
+    """Write the card, unless a person has stated the legal basis in the one that is there."""
+    if path.is_file() and UNSTATED not in path.read_text(encoding="utf-8", errors="replace"):
+        return
+    with atomic_write(path, "w") as handle:
+        handle.write(readme(report, config))
 
 
 def readme(report: dict[str, Any], config: IngestConfig) -> str:
@@ -33,7 +45,7 @@ metadata. Splits keep authors, conversations, cases and near-identical pictures 
 
 ## Before it is shared
 
-- Legal basis: **not stated yet**. Whoever shares this dataset says on what basis it is used.
+- {UNSTATED}. Whoever shares this dataset says on what basis it is used.
 - `private/` names posts and authors and holds the key of the ids: it stays at home.
 - X's terms forbid training foundation models on its content and sharing more than ids; research use only,
   and not for diagnosis.

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from pathclip.core.errors import FaultError, UserError
-from pathclip.core.files import atomic_write, claim, write_json
+from pathclip.core.files import claim, write_json
 from pathclip.ingest.collect import collect, media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.generation import clear_leftovers, swap_in
 from pathclip.ingest.key import load_key
 from pathclip.ingest.materialise import materialise
 from pathclip.ingest.plan import plan, write_plan
-from pathclip.ingest.readme import readme
+from pathclip.ingest.readme import write_readme
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
 from pathclip.tweets import sniff
@@ -90,8 +90,7 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     write_plan(planned, private)
     report = make_report(planned)
     write_json(config.out / "report.json", report)
-    with atomic_write(config.out / "README.md", "w") as handle:
-        handle.write(readme(report, config))
+    write_readme(config.out / "README.md", report, config)
     materialise(config, config.out, collected.folders.roots)
     messages = [*messages, *_notes(report)]
     for message in messages:

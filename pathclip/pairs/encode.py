@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 from PIL import Image
 from pydantic import Field
 
 from pathclip.core.config import Config
 from pathclip.core.errors import FaultError
-from pathclip.pairs.images import decode, is_srgb
+from pathclip.pairs.images import decode, is_srgb, orientation
 from pathclip.pairs.pair import Drop
 
 __all__ = ["PackConfig", "stored_jpeg", "strip_metadata"]
@@ -121,13 +122,13 @@ def _passed_through(data: bytes, config: PackConfig) -> tuple[bytes, int, int] |
     """The stripped original, if it is a colour sRGB JPEG that is upright and small; else None."""
     if not data.startswith(START):
         return None
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         plain = (
             image.mode == "RGB"
             and max(image.size) <= config.passthrough_long_side_px
             and min(image.size) <= config.short_side_px
             and image.info.get("adobe_transform", 1) == 1
-            and image.getexif().get(0x0112, 1) == 1
+            and orientation(image) == 1
             and is_srgb(image.info.get("icc_profile"))
         )
         size = image.size

@@ -13,7 +13,6 @@ from PIL import (  # the plugins are named so that no other format can be opened
     GifImagePlugin,
     Image,
     ImageCms,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -23,7 +22,7 @@ from PIL import (  # the plugins are named so that no other format can be opened
 
 from pathclip.pairs.pair import Drop
 
-__all__ = ["FORMATS", "Header", "decode", "is_srgb", "read_header"]
+__all__ = ["FORMATS", "Header", "decode", "is_srgb", "orientation", "read_header"]
 
 _PLUGINS = (
     BmpImagePlugin.BmpImageFile,
@@ -36,6 +35,16 @@ _PLUGINS = (
 FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 STILL_MULTIFRAME = ("MPO",)  # a phone's picture with previews behind it, opened by the JPEG plugin
 ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation to what turns the picture upright. Source: EXIF 2.3, tag 0x0112."""
 DECODE_ERRORS = (
     OSError,
     ValueError,
@@ -84,7 +93,7 @@ def read_header(data: bytes, *, max_pixels: int) -> Header | Drop:
                 width, height = image.size
                 if width * height > max_pixels:
                     return _oversized(width, height, max_pixels)
-                turned = _orientation(image)
+                turned = orientation(image)
                 frames = getattr(image, "n_frames", 1) if image.format not in STILL_MULTIFRAME else 1
                 size = (height, width) if turned >= 5 else (width, height)
                 return Header(str(image.format), *size, image.mode, turned, frames > 1)
@@ -109,10 +118,10 @@ def decode(data: bytes) -> Image.Image | Drop:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                turn = TURNS.get(orientation(image))
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-                profile = image.info.get("icc_profile")
-                rgb = _to_rgb(upright, profile)
+                upright = image if turn is None else image.transpose(turn)
+                rgb = _to_rgb(upright, image.info.get("icc_profile"))
     except DECODE_ERRORS as error:
         text = str(error).lower()
         cut = "truncat" in text or "premature" in text or "incomplete" in text or "unexpected end" in text
@@ -141,7 +150,8 @@ def _oversized(width: int, height: int, max_pixels: int) -> Drop:
     )
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or the EXIF data is broken."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
     except DECODE_ERRORS:

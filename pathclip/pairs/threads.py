@@ -76,10 +76,14 @@ class Threads:
                 return parent
             parent = self._id(self._posts[parent].in_reply_to_id)
         first = self._id(reply.conversation_id)
-        if first is not None and first not in seen and self._holds(first):
+        answers = reply.in_reply_to_id is not None or first not in (None, reply.id)
+        is_broken = answers and parent not in seen and (parent is not None or len(seen) == 1)
+        if not is_broken:
+            return None
+        if first is not None and self._holds(first):
             return first
         holders = [i for i in self._holders.get(self._find(reply.id), ()) if i != reply.id]
-        return holders[0] if len(holders) == 1 and parent not in seen else None
+        return holders[0] if len(holders) == 1 else None
 
     def _holds(self, tweet_id: str) -> bool:
         post = self._posts.get(tweet_id)

@@ -23,6 +23,7 @@ __all__ = ["Chunk", "Item", "archive_media", "chunks", "read"]
 
 Item = Tweet | Row | Fault
 CHUNK_BYTES = 64 << 20
+MAX_LINE_BYTES = 256 << 20
 ARCHIVE_OWNER = "archive-owner"  # an archive holds one person's posts and does not repeat the id
 ARCHIVE_FILE = re.compile(r"tweets?(-part\d+)?\.js$")
 ARCHIVE_MEDIA = ("tweets_media", "tweet_media")
@@ -105,17 +106,32 @@ def _json_lines(handle: IO[bytes], chunk: Chunk) -> Iterator[tuple[int, Item]]:
     while chunk.end is None or position < chunk.end:
         source = f"{chunk.name}:{number}"
         try:
-            line = handle.readline()
+            line, size = _read_line(handle)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             yield number, Fault("parse_error", f"gzip stream damaged: {error}", source)
             return
-        if not line:
+        if not size:
             return
-        position += len(line)
-        if line.strip():
+        position += size
+        if line is None:
+            yield number, Fault("parse_error", f"line of {size} bytes; at most {MAX_LINE_BYTES}", source)
+        elif line.strip():
             for item in _line_items(line, source):
                 yield number, item
         number += 1
+
+
+def _read_line(handle: IO[bytes]) -> tuple[bytes | None, int]:
+    """A line and its bytes; None for one that is too long to hold, read past piece by piece."""
+    line = handle.readline(MAX_LINE_BYTES)
+    size = len(line)
+    if size < MAX_LINE_BYTES or line.endswith(b"\n"):
+        return line, size
+    while piece := handle.readline(MAX_LINE_BYTES):
+        size += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return None, size
 
 
 def _line_items(line: bytes, source: str) -> Iterator[Item]:
@@ -183,11 +199,11 @@ def _line_chunks(path: Path, chunk_bytes: int) -> Iterator[Chunk]:
     """Cut at the first line after each ``chunk_bytes``; lines are counted on the way."""
     with open(path, "rb") as handle:
         start, first_line, position, number = 0, 1, 0, 1
-        for line in handle:
+        while size := _read_line(handle)[1]:
             if position - start >= chunk_bytes:
                 yield Chunk(path, path.name, "jsonl", start, position, first_line)
                 start, first_line = position, number
-            position += len(line)
+            position += size
             number += 1
         yield Chunk(path, path.name, "jsonl", start, None, first_line)
 

@@ -53,6 +53,15 @@ def test_a_changed_plan_rebuilds_from_the_plan(small, tmp_path):
     assert shard_bytes(small.out) == shard_bytes(tmp_path / "fresh")
 
 
+def test_a_card_that_a_person_completed_stays(small):
+    ingest(small)
+    card = small.out / "README.md"
+    assert "Legal basis: **not stated yet**" in card.read_text()
+    card.write_text(card.read_text().replace("**not stated yet**", "our own posts"))
+    ingest(small.replace(image={"min_side_px": 200}))
+    assert "Legal basis: our own posts" in card.read_text()
+
+
 def test_a_changed_pack_rebuilds_the_shards(small, tmp_path):
     ingest(small)
     changed = small.replace(pack={"short_side_px": 100, "shard_samples": 50})

@@ -58,6 +58,13 @@ def test_every_exif_orientation_is_turned_upright_and_stored_without_metadata(or
     assert b"PhoneMaker" not in jpg
 
 
+def test_broken_exif_does_not_cost_the_picture():
+    data = encoded(quarters(), exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xffgarbage" * 3)
+    assert read_header(data, max_pixels=MAX).orientation == 1
+    assert near(corners(decode(data)), QUARTERS)
+    assert near(corners(Image.open(io.BytesIO(stored_jpeg(data, PackConfig())[0]))), QUARTERS)
+
+
 def test_cmyk_comes_out_in_the_right_colours():
     data = encoded(quarters().convert("CMYK"))
     assert read_header(data, max_pixels=MAX).mode == "CMYK"

@@ -197,6 +197,24 @@ def test_a_thread_with_one_picture_and_a_missing_root_still_finds_it():
     assert threads(picture, reply).pictures_of(reply) == "2"
 
 
+def test_a_whole_chain_without_pictures_speaks_of_none():
+    root = tweet("1", conversation_id="1")
+    beside = tweet("2", media=PHOTO, in_reply_to_id="1", conversation_id="1")
+    reply = tweet("3", in_reply_to_id="1", conversation_id="1")
+    found = threads(root, beside, reply)
+    assert found.pictures_of(reply) is None, "the picture beside it answers the same post"
+    assert found.pictures_of(root) is None, "a thread's first post answers nothing"
+
+
+def test_a_conversation_id_alone_leads_to_the_first_post():
+    assert (
+        threads(tweet("1", media=PHOTO), tweet("2", conversation_id="1")).pictures_of(
+            tweet("2", conversation_id="1")
+        )
+        == "1"
+    )
+
+
 def test_circles_of_replies_end():
     a, b = tweet("1", in_reply_to_id="2"), tweet("2", in_reply_to_id="1")
     own = tweet("3", in_reply_to_id="3", media=PHOTO)

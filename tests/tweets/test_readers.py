@@ -266,6 +266,15 @@ def test_bad_bytes_and_deep_nesting_do_not_stop_the_reader(tmp_path):
     assert "not UTF-8 at byte 10" in found[1].detail
 
 
+def test_a_line_too_long_to_hold_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("pathclip.tweets.readers.MAX_LINE_BYTES", 100)
+    path = lines(tmp_path / "a.jsonl", post("1"), post("2", text="x" * 1000), post("3"))
+    for size in (50, 1 << 20):
+        found = items(path, chunk_bytes=size)
+        assert [getattr(f, "id", f.source) for f in found] == ["1", "a.jsonl:2", "3"]
+    assert "at most 100" in found[1].detail
+
+
 def test_lone_surrogates_and_float_ids_do_no_harm(tmp_path):
     surrogate, rounded, exact = items(
         lines(

@@ -49,11 +49,18 @@ def decode_crop(data: memoryview, size_px: int, choose: Callable[[int, int], Box
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size)
             box = choose(*image.size)
-            return _resize(np.asarray(image.convert("RGB")), *image.size, size_px, box)
+            return _resize(_rgb(image), *image.size, size_px, box)
     except BadImageError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadImageError(str(error) or type(error).__name__) from None
+        known = "cannot identify image file" not in str(error)  # Pillow adds the buffer's address
+        raise BadImageError(str(error) if known else "it is no picture that Pillow knows") from None
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):  # Pillow would cut 16 bits at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
 
 
 def _check_size(width: int, height: int) -> None:
@@ -73,9 +80,19 @@ def _decode_scaled(data: memoryview, width: int, height: int, size_px: int, box:
 
 def _resize(pixels: np.ndarray, width: int, height: int, size_px: int, box: Box) -> np.ndarray:
     """Cut ``box``, given in pixels of the full (width, height), from ``pixels`` decoded at any scale."""
-    x, y = pixels.shape[1] / width, pixels.shape[0] / height
-    scaled = (box[0] * x, box[1] * y, box[2] * x, box[3] * y)
-    if scaled == (0, 0, size_px, size_px) and pixels.shape[:2] == (size_px, size_px):
+    scale = _scale(pixels, width, height)
+    left, upper, right, lower = (value * scale for value in box)
+    if (left, upper, right, lower) == (0, 0, size_px, size_px) and pixels.shape[:2] == (size_px, size_px):
         return pixels
-    resized = Image.fromarray(pixels).resize((size_px, size_px), Image.Resampling.BICUBIC, box=scaled)
+    resized = Image.fromarray(pixels).resize(
+        (size_px, size_px), Image.Resampling.BICUBIC, box=(left, upper, right, lower)
+    )
     return np.asarray(resized)
+
+
+def _scale(pixels: np.ndarray, width: int, height: int) -> float:
+    """The eighths it was decoded at; the ratio of the sizes would be off, for sizes are rounded up."""
+    if pixels.shape[:2] == (height, width):
+        return 1.0
+    longer, decoded = max(width, height), max(pixels.shape[:2])
+    return next(k / 8 for k in range(1, 9) if -(-longer * k // 8) == decoded)

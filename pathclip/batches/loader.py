@@ -135,7 +135,8 @@ class ShardLoader:
 
     def load(self, number: int, index: int, out: np.ndarray) -> _Item:
         """Decode one sample into ``out`` (3, H, W); the next usable one where it is bad."""
-        for attempt in range(min(self.count, MAX_REPLACED)):
+        attempts = min(self.count, MAX_REPLACED)
+        for attempt in range(attempts):
             candidate = (index + attempt) % self.count
             reader, row = self._locate(candidate)
             try:
@@ -143,7 +144,7 @@ class ShardLoader:
             except BadImageError as error:
                 self._report(reader, row, str(error))
         raise FaultError(
-            f"shard {reader.path}: {MAX_REPLACED} samples in a row cannot be used, the last because "
+            f"shard {reader.path}: {attempts} samples in a row cannot be used, the last because "
             f"{error_text(self.bad)}; run `pathclip data verify`"
         )
 

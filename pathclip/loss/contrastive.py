@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,16 +15,18 @@ from pathclip.core.config import Config
 from pathclip.core.errors import UserError
 from pathclip.core.registry import Registry
 from pathclip.loss import chunked, reference
+from pathclip.loss.backend import Backend, Precision, choose, operands
 from pathclip.loss.distributed import Ranks
 from pathclip.loss.problem import Kind, Positives, Problem
 
-__all__ = ["Backend", "ContrastiveLoss", "LossConfig", "contrastive_loss"]
+__all__ = ["ContrastiveLoss", "LossConfig", "contrastive_loss"]
 
-Backend = Literal["auto", "reference", "chunked", "triton"]
 backends: Registry[Callable[..., Tensor]] = Registry("loss backend")
 for _backend in (reference, chunked):
     for _kind in ("infonce", "siglip"):
         backends.register(f"{_backend.__name__.rsplit('.', 1)[-1]}:{_kind}")(getattr(_backend, _kind))
+for _kind in ("infonce", "siglip"):
+    backends.register_lazy(f"triton:{_kind}", f"pathclip.loss.triton:{_kind}")
 
 
 class LossConfig(Config):
@@ -35,7 +38,13 @@ class LossConfig(Config):
         description="pairs that agree in an id: diagonal (negatives), masked (left out), shared (positives)",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="infonce only")
-    backend: Backend = Field("auto", description="auto, reference (whole matrix) or chunked")
+    backend: Backend = Field(
+        "auto",
+        description="auto (triton on a GPU that can, else chunked), reference (whole matrix), chunked, triton",
+    )
+    precision: Precision = Field(
+        "auto", description="of the products: auto (the features' dtype), bf16, tf32 or ieee"
+    )
 
 
 class ContrastiveLoss(nn.Module):
@@ -68,6 +77,7 @@ def contrastive_loss(
     label_smoothing: float = 0.0,
     backend: Backend = "auto",
     process_group: dist.ProcessGroup | None = None,
+    precision: Precision = "auto",
 ) -> Tensor:
     """Contrastive loss between images and texts in which duplicates are not each other's negatives.
 
@@ -86,9 +96,13 @@ def contrastive_loss(
             target is 1/|P| on each of the P matching pairs, per direction.
         kind: ``infonce`` or ``siglip``.
         label_smoothing: Share of the target spread evenly over the visible pairs; ``infonce`` only.
-        backend: ``reference`` holds (B, M), ``chunked`` a few rows of it at a time; ``auto`` picks chunked.
+        backend: ``reference`` holds (B, M), ``chunked`` a block of it at a time, ``triton`` none of it beyond
+            256 MiB; ``auto`` picks triton on an NVIDIA GPU that can run it, else chunked.
         process_group: Texts are gathered over it and the result is exact under the mean over its ranks (see
             `pathclip.loss.distributed`). Default: this process alone.
+        precision: ``bf16`` rounds the features to bfloat16 first; all products add up in float32. ``tf32`` and
+            ``ieee`` say how triton multiplies float32 features (elsewhere torch's own setting does). ``auto``
+            keeps the features' dtype and follows `torch.get_float32_matmul_precision`.
 
     Returns:
         Scalar float32 (float64 for float64 features): mean over the world's images, of both directions.
@@ -104,7 +118,7 @@ def contrastive_loss(
         >>> round(contrastive_loss(x, x, torch.tensor(100.0)).item(), 4)
         0.0
     """
-    _check_choices(kind, positives, label_smoothing, backend)
+    _check_choices(kind, positives, label_smoothing, backend, precision)
     _check_features(image_features, text_features)
     if (image_ids is None) != (text_ids is None):
         raise UserError("image_ids and text_ids come together: one of them is missing")
@@ -112,7 +126,7 @@ def contrastive_loss(
         raise UserError(f"positives={positives!r} needs image_ids and text_ids")
     positives = positives or ("diagonal" if image_ids is None else "masked")
     ids = [
-        _checked_ids(x, len(f), name) if x is not None and positives != "diagonal" else None
+        _checked_ids(x, f, name) if x is not None and positives != "diagonal" else None
         for x, f, name in (
             (image_ids, image_features, "image_ids"),
             (text_ids, text_features, "text_ids"),
@@ -122,54 +136,56 @@ def contrastive_loss(
         raise UserError(f"image_ids have {ids[0].shape[1]} ids per sample, text_ids {ids[1].shape[1]}")
     own = _checked_targets(targets, len(image_features), len(text_features), image_features.device)
 
-    device = image_features.device
+    device, dtype = image_features.device, image_features.dtype
+    backend = choose(backend, device, dtype)
+    rounded, products = operands(dtype, precision)
+    full = torch.float64 if dtype == torch.float64 else torch.float32
     with torch.autocast(device.type, enabled=False):
-        dtype = torch.float64 if image_features.dtype == torch.float64 else torch.float32
-        image, text = image_features.to(dtype), text_features.to(dtype)
-        scale = torch.as_tensor(scale, device=device).to(dtype)
-        bias = torch.as_tensor(0.0 if bias is None else bias, device=device).to(dtype)
-        text, problem = _state(image, text, own, ids, positives, label_smoothing, process_group)
-        chosen = "chunked" if backend == "auto" else backend
-        return backends[f"{chosen}:{kind}"](image, text, scale, bias, problem)
+        scale = _scalar(scale, "scale", device, full)
+        bias = _scalar(0.0 if bias is None else bias, "bias", device, full)
+        image, text = image_features.to(rounded), text_features.to(rounded)
+        own, weights, text, text_ids, ranks = _world(own, text, ids[1], full, process_group)
+        if backend != "triton":
+            image, text = image.to(full), text.to(full)
+        problem = Problem(own, weights, ids[0], text_ids, positives, label_smoothing, len(image), products)
+        if ranks is not None:
+            total = int(weights.sum())
+            problem = replace(problem, total=total, factor=float(ranks.size), reduce=ranks.reduce)
+        return backends[f"{backend}:{kind}"](image, text, scale, bias, problem)
 
 
-def _state(
-    image: Tensor,
-    text: Tensor,
-    own: Tensor,
-    ids: list[Tensor | None],
-    positives: Positives,
-    smoothing: float,
-    group: dist.ProcessGroup | None,
-) -> tuple[Tensor, Problem]:
-    """All texts and the problem; over a group, columns are the world's texts in rank order."""
-    image_ids, text_ids = ids
+def _scalar(value: Tensor | float, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    value = torch.as_tensor(value, device=device)
+    if value.numel() != 1:
+        raise UserError(f"{name} has shape {tuple(value.shape)}: expected one number")
+    return value.reshape(()).to(dtype)
+
+
+def _world(
+    own: Tensor, text: Tensor, text_ids: Tensor | None, dtype: torch.dtype, group: dist.ProcessGroup | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Ranks | None]:
+    """Columns are the world's texts, in rank order: own, weights, texts, their ids, and the ranks."""
     if group is None:
-        weights = torch.bincount(own, minlength=len(text)).to(image.dtype)
-        return text, Problem(own, weights, image_ids, text_ids, positives, smoothing, max(len(image), 1))
-    ranks = Ranks(group, len(text), image.device)
+        return own, torch.bincount(own, minlength=len(text)).to(dtype), text, text_ids, None
+    ranks = Ranks(group, len(text), text.device)
     own = own + ranks.start
-    text = ranks.gather(text)
-    text_ids = None if text_ids is None else ranks.gather(text_ids)
-    weights = ranks.sum(torch.bincount(own, minlength=ranks.total).to(image.dtype))
-    total = int(weights.sum())
-    return text, Problem(
-        own, weights, image_ids, text_ids, positives, smoothing, total, float(ranks.size), ranks.reduce
-    )
+    weights = ranks.sum(torch.bincount(own, minlength=ranks.total).to(dtype))
+    return own, weights, ranks.gather(text), None if text_ids is None else ranks.gather(text_ids), ranks
 
 
-def _check_choices(kind: str, positives: str | None, label_smoothing: float, backend: str) -> None:
+def _check_choices(
+    kind: str, positives: str | None, label_smoothing: float, backend: str, precision: str
+) -> None:
     for name, value, known in (
         ("kind", kind, ("infonce", "siglip")),
         ("positives", positives, (None, "diagonal", "masked", "shared")),
         ("backend", backend, ("auto", "reference", "chunked", "triton")),
+        ("precision", precision, ("auto", "bf16", "tf32", "ieee")),
     ):
         if value not in known:
             raise UserError(
                 f"{name} is {value!r}, expected one of {', '.join(map(str, filter(None, known)))}"
             )
-    if backend == "triton":
-        raise UserError("loss backend 'triton' is not available yet; 'chunked' runs on any device")
     if not 0 <= label_smoothing < 1:
         raise UserError(f"label_smoothing is {label_smoothing}, expected 0 <= label_smoothing < 1")
     if kind == "siglip" and label_smoothing:
@@ -190,12 +206,19 @@ def _check_features(image: Tensor, text: Tensor) -> None:
         raise UserError(f"image_features are on {image.device}, text_features on {text.device}")
 
 
-def _checked_ids(ids: Tensor, count: int, name: str) -> Tensor:
+def _checked_ids(ids: Tensor, features: Tensor, name: str) -> Tensor:
+    count = len(features)
     if ids.dtype != torch.int64 or ids.ndim not in (1, 2) or len(ids) != count or ids.numel() == 0:
         raise UserError(
             f"{name} are {ids.dtype} {tuple(ids.shape)}: expected int64 ({count},) or ({count}, K)"
         )
-    return ids[:, None] if ids.ndim == 1 else ids
+    _check_device(ids, features.device, name)
+    return ids.reshape(count, -1).contiguous()
+
+
+def _check_device(value: Tensor, device: torch.device, name: str) -> None:
+    if value.device != device:
+        raise UserError(f"{name} are on {value.device}, the features on {device}: move them there")
 
 
 def _checked_targets(targets: Tensor | None, rows: int, columns: int, device: torch.device) -> Tensor:
@@ -205,6 +228,7 @@ def _checked_targets(targets: Tensor | None, rows: int, columns: int, device: to
         return torch.arange(rows, device=device)
     if targets.dtype != torch.int64 or targets.shape != (rows,):
         raise UserError(f"targets are {targets.dtype} {tuple(targets.shape)}: expected int64 ({rows},)")
+    _check_device(targets, device, "targets")
     if int(targets.min()) < 0 or int(targets.max()) >= columns:
         raise UserError(
             f"targets reach from {int(targets.min())} to {int(targets.max())}: 0 to {columns - 1}"

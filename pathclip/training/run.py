@@ -233,6 +233,7 @@ class _Run:
                 f"checkpoint {folder} is of another model ({meta['model']}) than this config builds "
                 f"({self.trainer.model.name}): {str(error).splitlines()[0]}"
             ) from None
+        self.trainer.loader.bad.update(meta["bad"])
         if meta["world_size"] == world.size:
             _set_rng_state(world, checkpoint.rng[world.rank])
         elif world.first:

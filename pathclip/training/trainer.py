@@ -60,7 +60,8 @@ class Trainer:
         self, config: TrainConfig, model: DualEncoder, loader: ShardLoader, total_steps: int, world: World
     ) -> None:
         self.config, self.world, self.loader, self.total_steps = config, world, loader, total_steps
-        self.model = model.to(world.device).train()
+        # channels last: a fifth faster for convolutions on the CPU, more with tensor cores; others do not mind
+        self.model = model.to(world.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.wrapped: nn.Module = self.model
         if world.size > 1:
             self.wrapped = nn.parallel.DistributedDataParallel(self.model)

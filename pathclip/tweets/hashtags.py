@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["OPENPATH", "canonical", "in_words"]
+__all__ = ["OPENPATH", "canonical", "in_words", "names_a_field"]
 
 OPENPATH = (
     "Autopsy",
@@ -235,6 +235,12 @@ _PATH_SUFFIX = re.compile(r"(?i)(?<=[a-z]{2})path$")
 def canonical(hashtags: Iterable[str]) -> str | None:
     """The first of OpenPath's hashtags, in its spelling; None where there is none."""
     return next((_CANONICAL[tag.lower()] for tag in hashtags if tag.lower() in _CANONICAL), None)
+
+
+def names_a_field(hashtag: str) -> bool:
+    """True for tags that call a community or name a branch of pathology, not what a picture shows."""
+    said = in_words(hashtag)
+    return not said or hashtag.lower() in _CANONICAL or said.endswith(("pathology", "pathologist"))
 
 
 def in_words(hashtag: str) -> str:

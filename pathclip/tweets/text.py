@@ -8,7 +8,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Literal
 
-from pathclip.tweets.hashtags import in_words
+from pathclip.tweets.hashtags import in_words, names_a_field
 
 __all__ = ["HashtagPolicy", "clean"]
 
@@ -119,4 +119,5 @@ def _hashtags(text: str, policy: HashtagPolicy) -> str:
 def _last_word(run: re.Match[str]) -> str:
     """Nothing, or the first tag of the run where the sentence needs it ("a case of #melanoma #dermpath")."""
     first = HASHTAG.search(run.group())
-    return f" {first.group()}" if first and OPEN_END.search(run.string[: run.start()]) else ""
+    needed = first and OPEN_END.search(run.string[: run.start()]) and not names_a_field(first.group(1))
+    return f" {first.group()}" if first and needed else ""

@@ -60,6 +60,7 @@ def test_medical_tokens_stay_as_written(token):
         ("C#minor and 5#", "C#minor and 5#"),
         ("#dermpath #BCC", ""),
         ("Nice case of #melanoma #dermpath #pathtwitter", "Nice case of melanoma"),
+        ("Our survey results are in #GIPath #melanoma", "Our survey results are in"),
         ("Tumor is ER-/PR-", "Tumor is ER-/PR-"),
         ("Melanoma of skin -", "Melanoma of skin"),
         ("- Melanoma:", "Melanoma"),

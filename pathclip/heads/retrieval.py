@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 CHUNK = 2048
+PAIRS = 1 << 15  # recomputed at once
 NEVER = np.iinfo(np.int64).max
 Ids = Sequence[Any] | NDArray[Any] | torch.Tensor
 
@@ -182,23 +183,43 @@ def _ranks(
     place = torch.full((len(queries),), size)
     starts = range(0, size, chunk)
     for start in starts:
-        scores = _similarity(queries, gallery[start : start + chunk])
-        scores = scores.masked_fill(own[:, None] != ids[None, start : start + chunk], -torch.inf)
+        block = gallery[start : start + chunk]
+        scores = (queries @ block.T).masked_fill(own[:, None] != ids[None, start : start + chunk], -torch.inf)
+        _settle(scores, queries, block, torch.maximum(scores.max(dim=1).values, best))
         top = scores.max(dim=1).values
         first = (scores == top[:, None]).int().argmax(dim=1) + start  # the earliest of equals
         better = top > best
         best, place = torch.where(better, top, best), torch.where(better, first, place)
     before = torch.zeros(len(queries), dtype=torch.int64)
     for start in starts:
-        scores = _similarity(queries, gallery[start : start + chunk])
-        earlier = torch.arange(start, start + scores.shape[1])[None] < place[:, None]
+        block = gallery[start : start + chunk]
+        scores = queries @ block.T
+        _settle(scores, queries, block, best)
+        earlier = torch.arange(start, start + len(block))[None] < place[:, None]
         before += ((scores > best[:, None]) | ((scores == best[:, None]) & earlier)).sum(dim=1)
     return torch.where(place == size, NEVER, before)
 
 
-def _similarity(queries: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
-    # float64 rounded to float32: equal vectors score alike wherever they lie in a block, so ties are ties
-    return (queries.double() @ block.double().T).float()
+def _settle(
+    scores: torch.Tensor, queries: torch.Tensor, block: torch.Tensor, reference: torch.Tensor
+) -> None:
+    """Recompute, in place, the scores that rounding could put on the wrong side of ``reference``, one per row.
+
+    A float32 product depends in its last bits on where a vector lies in a block. In float64, rounded to
+    float32, equal vectors score alike everywhere, so that ties are ties.
+    """
+    norms = queries.norm(dim=1).max() * block.norm(dim=1).max()
+    slack = (
+        2 * queries.shape[1] * torch.finfo(torch.float32).eps * norms
+    )  # above the error bound of the product
+    near = (scores - reference[:, None]).abs() <= slack
+    if int(near.sum()) * 8 > near.numel():
+        exact = (queries.double() @ block.double().T).float()
+        scores.copy_(torch.where(near, exact, scores))
+        return
+    rows, columns = near.nonzero(as_tuple=True)
+    for i, j in zip(rows.split(PAIRS), columns.split(PAIRS), strict=True):
+        scores[i, j] = (queries[i].double() * block[j].double()).sum(dim=1).float()
 
 
 def _recalls(ranks: NDArray[np.int64], ks: Sequence[int]) -> dict[int, float]:
@@ -213,7 +234,7 @@ def _cutoffs(ks: Iterable[int]) -> tuple[int, ...]:
 
 
 def _features(features: torch.Tensor | NDArray[Any], name: str) -> torch.Tensor:
-    table = torch.as_tensor(features).detach().cpu()
+    table = torch.as_tensor(features).detach().cpu().float()
     if table.ndim != 2 or not len(table):
         raise UserError(f"{name} has shape {tuple(table.shape)}; expected (items, D) with at least one item")
     bad = (~table.isfinite().all(dim=1)).nonzero()

@@ -110,11 +110,33 @@ def test_renaming_the_ids_and_scaling_the_features_changes_nothing() -> None:
 def test_no_matrix_of_all_pairs_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     features = unit(1000, 4).numpy()
     sizes: list[int] = []
-    original = r._similarity
-    monkeypatch.setattr(r, "_similarity", lambda q, b: sizes.append(len(q) * len(b)) or original(q, b))
+    original = r._settle
+
+    def watched(scores: torch.Tensor, *rest: torch.Tensor) -> None:
+        sizes.append(scores.numel())
+        original(scores, *rest)
+
+    monkeypatch.setattr(r, "_settle", watched)
     r.first_hit_ranks(features, features, range(1000), range(1000), chunk=256)
     assert max(sizes) == 256 * 256
     assert len(sizes) == 2 * 4 * 4
+
+
+@pytest.mark.parametrize("spread", [1e-8, 1e-7, 3e-7, 1e-6, 1e-5])
+def test_scores_that_differ_in_the_last_bits_are_ranked_exactly(spread: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    base = torch.nn.functional.normalize(torch.randn(1, 512, generator=generator), dim=1)
+    gallery = base + spread * torch.randn(300, 512, generator=generator)
+    gallery[200:] = gallery[:100]  # and exact ties among them
+    queries = base.repeat(40, 1) + 1e-3 * torch.randn(40, 512, generator=generator)
+    scores = (queries.double() @ gallery.double().T).float()
+    expected = []
+    for row, own in enumerate(range(150, 190)):
+        order = sorted(range(300), key=lambda j, row=row: (-float(scores[row, j]), j))
+        expected.append(order.index(own))
+    for chunk in (37, 300):
+        ranks = r.first_hit_ranks(queries, gallery, range(150, 190), range(300), chunk=chunk)
+        assert ranks.tolist() == expected
 
 
 @pytest.mark.parametrize("allowed", [None, np.array([1, 4, 5, 6, 30])])

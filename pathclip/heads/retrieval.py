@@ -203,7 +203,7 @@ def _ranks(
 def _settle(
     scores: torch.Tensor, queries: torch.Tensor, block: torch.Tensor, reference: torch.Tensor
 ) -> None:
-    """Recompute, in place, the scores that rounding could put on the wrong side of ``reference``, one per row.
+    """Recompute, in place, the scores that rounding could put on the wrong side of a row's ``reference``.
 
     A float32 product depends in its last bits on where a vector lies in a block. In float64, rounded to
     float32, equal vectors score alike everywhere, so that ties are ties.

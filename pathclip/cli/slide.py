@@ -198,8 +198,11 @@ def _config(
         return config.replace(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "options"
-        raise UserError(f"{name} {first['input']}: {first['msg'].removeprefix('Value error, ')}") from None
+        key = str(first["loc"][0]) if first["loc"] else "label_k"
+        told = SlideConfig.model_fields[key].description
+        problem = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        name, value = f"--{key.replace('_', '-')}", given.get(key, "")
+        raise UserError(f"{name} {value}: {problem} ({told})") from None
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:

@@ -147,13 +147,16 @@ class OutputFolder:
             ]
         return names
 
-    def write_tables(self, order: Iterable[str], run: str, header: Sequence[str]) -> None:
+    def write_tables(self, order: Iterable[str], run: str, header: Sequence[str]) -> list[SlideRecord]:
         """Write ``status.jsonl`` and ``results.csv`` from the records of one run's settings.
 
         Args:
             order: Names in the order of the user's list; further slides follow by name.
             run: The `SlideRecord.run` whose slides are shown.
-            header: The score columns, ``K{k}_{class}``.
+            header: The score columns, ``K{k}_{class}``; none, and there are no results to write.
+
+        Returns:
+            The records shown, those of other processes and earlier runs included.
         """
         records = self.records()
         shown = [records[name] for name in order if name in records]
@@ -170,6 +173,7 @@ class OutputFolder:
         if header:
             with atomic_write(self.path / "results.csv", "w") as handle:
                 handle.write(_results(shown, header))
+        return shown
 
 
 def place_of(path: Path) -> str:

@@ -223,7 +223,7 @@ def _work_through(
         if time.monotonic() - last > TABLES_EVERY_S:
             folder.write_tables(order, job.run, header)
             last = time.monotonic()
-    folder.write_tables(order, job.run, header)
+    shown = folder.write_tables(order, job.run, header)
     run = SlideRun(
         out=folder.path,
         records=tuple(records[name] for name in order if name in records),
@@ -233,7 +233,7 @@ def _work_through(
     if job.prompts is not None:
         from pathclip.slides.result import write_run_result
 
-        write_run_result(run, job.config, job.prompts, _model_of(job), job.model_sha)
+        write_run_result(folder.path, shown, job.config, job.prompts, _model_of(job), job.model_sha)
     return run
 
 

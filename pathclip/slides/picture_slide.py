@@ -28,6 +28,7 @@ class PictureSlide:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the hard limit stays
+                warnings.simplefilter("ignore", UserWarning)  # odd metadata; what matters fails below
                 with Image.open(path) as image:
                     self.properties = _properties(image)
                     self._pixels = _flatten(image)
@@ -42,7 +43,7 @@ class PictureSlide:
                 "(truncated, damaged, or another kind of file)"
             ) from None
         except (OSError, SyntaxError, ValueError) as error:
-            raise FaultError(f"picture {path} cannot be decoded: {error}") from None
+            raise FaultError(f"picture {path} cannot be decoded: {error} (truncated or damaged?)") from None
         height, width = self._pixels.shape[:2]
         self.levels = (Level((width, height), 1.0),)
         self.bounds = (0, 0, width, height)
@@ -64,7 +65,9 @@ class PictureSlide:
 
 def _flatten(image: Image.Image) -> np.ndarray:
     if image.mode.startswith(("I;16", "I", "F")):
-        raise ValueError(f"mode {image.mode} (16-bit or float grey) is no colour picture of a stained slide")
+        raise FaultError(
+            f"picture {image.filename} is 16-bit or float grey (mode {image.mode}); expected 8-bit colour"
+        )
     if "A" in image.getbands() or "transparency" in image.info:
         layer = image.convert("RGBA")
         flat = Image.new("RGB", layer.size, (255, 255, 255))

@@ -7,23 +7,30 @@ from typing import TYPE_CHECKING, Any
 from pathclip._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pathclip.encoders import DualEncoder
     from pathclip.heads import Prompts
     from pathclip.slides.config import SlideConfig
-    from pathclip.slides.job import SlideRun
+    from pathclip.slides.folder import SlideRecord
 
 __all__ = ["write_run_result"]
 
 
 def write_run_result(
-    run: SlideRun, config: SlideConfig, prompts: Prompts, model: DualEncoder, model_sha: str
+    out: Path,
+    records: Sequence[SlideRecord],
+    config: SlideConfig,
+    prompts: Prompts,
+    model: DualEncoder,
+    model_sha: str,
 ) -> Path:
     """Write ``OUT/result.json`` in the form all benchmarks use.
 
     Args:
-        run: The slides and how they ended.
+        out: The folder.
+        records: The slides and how they ended.
         config: How they were read and scored.
         prompts: The classes.
         model: The encoder.
@@ -35,15 +42,15 @@ def write_run_result(
 
     scale = float(model.logit_scale.detach().float().exp())
     known = model.provenance()
-    quality, intervals = _quality(run, prompts)
-    states = {state: run.count(state) for state in ("done", "failed", "empty")}
-    tiles = {key: sum(getattr(record, key) for record in run.records) for key in ("tiles", "unreadable")}
+    quality, intervals = _quality(records, prompts)
+    states = {s: sum(r.state == s for r in records) for s in ("done", "failed", "empty")}
+    tiles = {key: sum(getattr(record, key) for record in records) for key in ("tiles", "unreadable")}
     return write_result(
-        run.out,
+        out,
         dataset="slides",
         model=model,
         task="slide_zeroshot_classification",
-        metrics={"slides": len(run.records), **states, **tiles, **quality},
+        metrics={"slides": len(records), **states, **tiles, **quality},
         intervals=intervals,
         provenance={
             "model_sha256": model_sha,
@@ -67,9 +74,9 @@ def write_run_result(
     )
 
 
-def _quality(run: SlideRun, prompts: Prompts) -> tuple[dict[str, Any], dict[str, Any]]:
+def _quality(records: Sequence[SlideRecord], prompts: Prompts) -> tuple[dict[str, Any], dict[str, Any]]:
     """Accuracy and its kin with intervals, over the slides whose label the table states."""
-    judged = [r for r in run.records if r.truth is not None and r.label is not None]
+    judged = [r for r in records if r.truth is not None and r.label is not None]
     judged = [r for r in judged if r.truth in prompts.labels]
     if not judged:
         return {}, {}

@@ -90,8 +90,11 @@ def test_a_worker_process_gives_what_this_one_gives(slide: Path, model: Path, tm
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--mpp", "400"], "--mpp 400.0: "),
-        (["--slide-mpp", "0"], "--slide-mpp 0.0: "),
+        (
+            ["--mpp", "400"],
+            "--mpp 400.0: should be less than or equal to 20 (scale at which tiles are cut, µm/px)",
+        ),
+        (["--slide-mpp", "0"], "--slide-mpp 0.0: should be greater than or equal to 0.05"),
         (["--top-k", "1,x"], "--top-k 1,x: expected whole numbers"),
         (["--top-k", "0"], "every K must be at least 1"),
         (["--set", "tile_pxx=3"], "did you mean tile_px?"),

@@ -454,3 +454,14 @@ def test_the_tables_scale_reaches_the_slide(cohort: dict[str, Path], tmp_path: P
     assert (run.records[0].mpp, run.records[0].mpp_source) == (0.5, "csv")
     run = run_slides([item], MeanColour(), CLASSES, SMALL.replace(slide_mpp=0.25), tmp_path / "out")
     assert (run.records[0].mpp, run.records[0].mpp_source) == (0.25, "slide-mpp")
+
+
+def test_the_result_counts_what_other_processes_did(small: Path, tmp_path: Path) -> None:
+    first, second = (Path(shutil.copy(small, tmp_path / f"{name}.tif")) for name in "ab")
+    run_slides(first, MeanColour(), CLASSES, SMALL, tmp_path / "out")
+    claim = OutputFolder(tmp_path / "out").claim_path("a")
+    claim.write_text("1 another-host\n")
+    run = run_slides([first, second], MeanColour(), CLASSES, SMALL, tmp_path / "out")
+    assert run.elsewhere == ("a",)
+    assert read_json(tmp_path / "out/result.json")["metrics"]["slides"] == 2
+    assert [row["name"] for row in status(tmp_path / "out")] == ["a", "b"]

@@ -109,8 +109,8 @@ def _train(out: Path, summary: dict[str, Any]) -> str:
 
 def _zeroshot(out: Path, summary: dict[str, Any], zeroshot: ZeroShot) -> str:
     zero = summary["zeroshot"]
-    low, high = zero["interval"] if isinstance(zero["interval"], list | tuple) else (None, None)
-    between = f" (95 % interval {low:.1%} to {high:.1%})" if low is not None else ""
+    low, high = zero["interval"]
+    between = f" (95 % interval {low:.1%} to {high:.1%})"
     text = (
         f"{zero['n']} tiles that no training step has seen, named by their words alone: balanced accuracy "
         f"{zero['balanced_accuracy']:.1%}{between}. Stains vary so much from tile to tile that the nearest "

@@ -107,7 +107,7 @@ def _zeroshot(result: road.ZeroShot) -> dict[str, Any]:
     metrics, intervals = result.report.metrics, result.report.intervals
     return {
         "balanced_accuracy": metrics["balanced_accuracy"],
-        "interval": intervals["balanced_accuracy"],
+        "interval": list(intervals["balanced_accuracy"]),
         "chance": 1 / len(result.report.classnames),
         "n": result.report.counts["scored"],
         "baseline": result.baseline,

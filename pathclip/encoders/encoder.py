@@ -244,13 +244,14 @@ class DualEncoder(nn.Module):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside the block, the mode it had after it."""
-        was_training = self.training
+        """Evaluation mode inside the block; after it each part has its mode back (a tower may be frozen)."""
+        was_training = [module for module in self.modules() if module.training]
         self.eval()
         try:
             yield
         finally:
-            self.train(was_training)
+            for module in was_training:
+                module.training = True
 
     def save(
         self, folder: str | Path, *, prompts: Any = None, training: Mapping[str, Any] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from pathclip.encoders.weights import find_weights, load_strictly, read_weights
 
 __all__ = ["load"]
 
-CHECKPOINT_NAME = "meta.json"
+CHECKPOINT_NAME, CHECKPOINT_WEIGHTS = "meta.json", "model.safetensors"
 log = logging.getLogger("pathclip")
 
 
@@ -88,20 +89,34 @@ def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncode
 
 def _checkpoint_folder(folder: Path, name: str) -> DualEncoder:
     """A step of a run, ``RUN/checkpoints/step-N``; built as the exported model is, or by its name."""
-    exported, path = folder.parent.parent / "model" / CONFIG_NAME, find_weights(folder)
+    exported, path = folder.parent.parent / "model" / CONFIG_NAME, folder / CHECKPOINT_WEIGHTS
+    title = str(_record(folder / CHECKPOINT_NAME).get("model"))
     if exported.is_file():
-        architecture = checked(folder.name, read_json(exported), place=str(exported))
+        architecture = checked(title, read_json(exported), place=str(exported))
     else:
-        architecture = find_architecture(str(read_json(folder / CHECKPOINT_NAME).get("model")))
+        architecture = find_architecture(title)
     model = _filled(architecture, read_weights(path), path)
     model.source = Source(name, path)
     return model
 
 
-def _open_clip_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
-    config = read_json(folder / CONFIG_NAME)
-    record = read_json(folder / RECORD_NAME) if (folder / RECORD_NAME).is_file() else {}
-    architecture = checked(record.get("name") or Path(name).name, config, place=str(folder / CONFIG_NAME))
+def _record(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _title(folder: Path, name: str) -> str:
+    """What to call a model whose files do not say: the last part of the hub name or of the folder."""
+    return Path(name).name if Path(name).name not in ("", "..") else folder.resolve().name
+
+
+def _open_clip_folder(
+    folder: Path, name: str, quick_gelu: bool | None, path: Path | None = None
+) -> DualEncoder:
+    config, record = read_json(folder / CONFIG_NAME), _record(folder / RECORD_NAME)
+    architecture = checked(
+        record.get("name") or _title(folder, name), config, place=str(folder / CONFIG_NAME)
+    )
     if quick_gelu is not None:
         architecture = architecture.overridden(quick_gelu=quick_gelu)
     elif "quick_gelu" not in architecture.model_cfg:
@@ -110,23 +125,22 @@ def _open_clip_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualE
             "from OpenAI's weights, load it with quick_gelu=True",
             folder / CONFIG_NAME,
         )
-    path = find_weights(folder)
+    path = path or find_weights(folder)
     model = _filled(architecture, read_weights(path), path)
     model.source = Source(name, path, prompts=record.get("prompts"), training=record.get("training"))
     return model
 
 
 def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
-    config = read_json(folder / "config.json")
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    config = _record(folder / "config.json")
+    kind = config.get("model_type")
     if kind != "clip":
         raise UserError(
             f"{folder / 'config.json'} is of model_type {kind!r}; expected 'clip' (HF's CLIPModel), "
             f"or {CONFIG_NAME} beside it"
         )
-    preprocessor = folder / "preprocessor_config.json"
     architecture = architecture_from_hf(
-        config, read_json(preprocessor) if preprocessor.is_file() else {}, name=Path(name).name
+        config, _record(folder / "preprocessor_config.json"), name=_title(folder, name)
     )
     if quick_gelu is not None:
         architecture = architecture.overridden(quick_gelu=quick_gelu)
@@ -139,16 +153,15 @@ def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
 def _from_file(path: Path, quick_gelu: bool | None) -> DualEncoder:
     if path.suffix == ".json":
         raise UserError(f"{path} is a config, not weights; load its folder, or use pathclip.encoders.create")
-    if (path.parent / CHECKPOINT_NAME).is_file():
+    if path.name == CHECKPOINT_WEIGHTS and (path.parent / CHECKPOINT_NAME).is_file():
         return _checkpoint_folder(path.parent, str(path))
-    weights, config = read_weights(path), path.parent / CONFIG_NAME
-    if config.is_file():
-        architecture = checked(path.stem, read_json(config), place=str(config))
-    elif any(key.startswith("vision_model.") for key in weights):
+    if (path.parent / CONFIG_NAME).is_file():
+        return _open_clip_folder(path.parent, str(path), quick_gelu, path)
+    weights = read_weights(path)
+    if any(key.startswith("vision_model.") for key in weights):
         raise UserError(f"{path} holds a Hugging Face CLIPModel; load a folder with it and its config.json")
-    else:
-        architecture = architecture_from_weights(weights, name=str(path))
-        architecture = architecture.overridden(quick_gelu=_activation(path, weights, quick_gelu))
+    architecture = architecture_from_weights(weights, name=str(path))
+    architecture = architecture.overridden(quick_gelu=_activation(path, weights, quick_gelu))
     model = _filled(architecture, weights, path)
     model.source = Source(str(path), path)
     return model
@@ -178,7 +191,7 @@ def _filled(architecture: Architecture, weights: dict[str, Tensor], path: Path) 
         if key in own or not key.endswith(("position_ids", "attn_mask"))
     }
     for key in ("logit_scale", "logit_bias"):  # () in most files, (1,) in some
-        if key in weights and key in own:
+        if key in weights and key in own and weights[key].numel() == 1:
             weights[key] = weights[key].reshape(own[key].shape)
     load_strictly(clip, weights, place=str(path), name=architecture.name)
     return DualEncoder(clip, architecture)

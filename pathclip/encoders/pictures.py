@@ -121,8 +121,8 @@ def _refuse_bomb(size: tuple[int, int]) -> None:
 
 def _upright(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        image.load()
+    image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16 bit grey; a plain convert would clip at 255
         return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16))

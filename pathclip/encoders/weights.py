@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,25 +114,31 @@ def _read_safetensors(path: Path) -> Weights:
 def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).partition("\n")[0]
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            raise UserError(
-                f"{path} holds more than tensors and may run code, so it is not opened: {reason}"
-            ) from None
-        raise UserError(
-            f"{path} is no whole PyTorch weights file ({reason}); copy or download it again"
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).partition("\n")[0]
-        if "TorchScript" in str(error):
-            raise UserError(
-                f"{path} is a TorchScript archive, which holds code; save its tensors alone first: "
-                "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')"
-            ) from None
-        raise UserError(
-            f"{path} is no whole PyTorch weights file ({reason}); copy or download it again"
-        ) from None
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        AttributeError,
+    ) as e:
+        raise UserError(_why_unread(path, e)) from None
+
+
+def _why_unread(path: Path, error: Exception) -> str:
+    """One line in place of torch's paragraph, which advises to load the file unsafely."""
+    text = str(error)
+    if refused := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"{path} holds more than tensors ({refused[1]}) and may run code, so it is not opened"
+    if "TorchScript" in text:
+        return (
+            f"{path} is a TorchScript archive, which holds code; save its tensors alone first: "
+            "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pt')"
+        )
+    detail = re.search(r"WeightsUnpickler error: *([^\n]+)", text)
+    reason = detail[1].strip() if detail else text.partition("\n")[0]
+    return f"{path} is no whole PyTorch weights file ({reason}); copy or download it again"
 
 
 def _unwrap(content: Any, path: Path) -> Weights:

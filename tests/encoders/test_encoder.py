@@ -116,9 +116,12 @@ def test_gradients_reach_both_towers_and_the_temperature() -> None:
 
 
 def test_encoding_leaves_the_training_mode_as_it_was_and_needs_no_gradient(picture: Image.Image) -> None:
-    model = create("tiny-conv-112", image_size=32).train()
+    model = create("tiny-resnet-96").train()
+    model.clip.visual.eval()  # a frozen tower
     first = model.encode_images([picture])
     assert model.training
+    assert model.clip.transformer.training
+    assert not any(module.training for module in model.clip.visual.modules())
     assert not first.requires_grad
     assert torch.equal(first, model.eval().encode_images([picture]))  # batch norm used its running averages
 

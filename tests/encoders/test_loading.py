@@ -108,6 +108,16 @@ def test_a_quilt_like_folder_that_hides_its_activation_is_loaded_with_a_warning(
     assert not caplog.records
 
 
+def test_a_folder_without_a_name_is_called_by_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "pathclip.json").unlink()
+    (folder / "sub").mkdir()
+    for here, name in ((folder, "."), (folder / "sub", "..")):
+        monkeypatch.chdir(here)
+        assert load(name).name == "m"
+
+
 def test_our_own_folders_load_without_a_word(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     load(folder)
     assert not caplog.records
@@ -156,7 +166,11 @@ def test_a_step_of_a_run_loads_before_and_after_the_run_has_ended(
     assert same(load(step), early, picture)
     late.save(tmp_path / "model")
     for place in (step, step / "model.safetensors"):
-        assert same(load(place), early, picture)
+        model = load(place)
+        assert same(model, early, picture)
+        assert model.name == "tiny-resnet-96"
+    with pytest.raises(UserError, match=r"optimizer\.pt is no whole PyTorch weights file"):
+        load(step / "optimizer.pt")
     assert same(load(tmp_path), late, picture)
 
 
@@ -168,11 +182,12 @@ class Evil:
 def test_a_pickle_with_code_is_not_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
     with pytest.raises(
-        UserError, match=r"evil\.pt holds more than tensors and may run code, so it is not opened"
+        UserError,
+        match=r"evil\.pt holds more than tensors \(.*print\) and may run code, so it is not opened",
     ):
         load(tmp_path / "evil.pt")
     (tmp_path / "old.bin").write_bytes(pickle.dumps(Evil(), protocol=2))
-    with pytest.raises(UserError, match=r"old\.bin"):
+    with pytest.raises(UserError, match=r"old\.bin holds more than tensors \(.*print\)"):
         load(tmp_path / "old.bin")
     assert "was run" not in capsys.readouterr().out
 
@@ -248,6 +263,8 @@ def test_places_without_a_model_are_refused_with_what_was_expected(tmp_path: Pat
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf/config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/config.json").write_text("[1]")
     (tmp_path / "two").mkdir()
     create(SMALL).save(tmp_path / "two")
     (tmp_path / "two/open_clip_model.safetensors").rename(tmp_path / "two/a.pt")
@@ -259,6 +276,7 @@ def test_places_without_a_model_are_refused_with_what_was_expected(tmp_path: Pat
         tmp_path / "empty": "holds no model; expected open_clip_config.json or Hugging Face's config.json",
         tmp_path / "run": r"is a run without a model folder; finish it .*, or load one of its checkpoints",
         tmp_path / "hf": "is of model_type 'bert'; expected 'clip'",
+        tmp_path / "odd": "is of model_type None; expected 'clip'",
         tmp_path / "two": r"found several \(a.pt, b.pt\); give one of them",
         tmp_path / "absent": "does not exist; expected a model folder, a weights file or a hub name",
         tmp_path / "list.pt": "holds list; expected a state dict",

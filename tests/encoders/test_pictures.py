@@ -40,6 +40,12 @@ def test_a_transparent_palette_colour_shows_white() -> None:
     assert pixels(png(image, transparency=0)).tolist() == [[[255, 255, 255], [200, 100, 50]]]
 
 
+def test_a_transparent_rgb_colour_shows_white() -> None:
+    image = Image.new("RGB", (2, 1), (1, 2, 3))
+    image.putpixel((1, 0), (9, 9, 9))
+    assert pixels(png(image, transparency=(1, 2, 3))).tolist() == [[[255, 255, 255], [9, 9, 9]]]
+
+
 def test_grey_with_alpha_shows_white() -> None:
     image = Image.new("LA", (1, 1), (0, 0))
     assert pixels(png(image)).tolist() == [[[255, 255, 255]]]

@@ -18,7 +18,7 @@ from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.media import safe_path
 from pathclip.ingest.tables import read_rows
 from pathclip.pairs import SPLITS, Drop, PackConfig, stored_jpeg
-from pathclip.shards import Sample, ShardInfo, write_index, write_shard
+from pathclip.shards import Sample, ShardInfo, write_shard
 
 __all__ = ["materialise"]
 
@@ -38,7 +38,10 @@ class ShardTask:
 
 
 def materialise(config: IngestConfig, out: Path, roots: list[Path]) -> dict[str, list[ShardInfo]]:
-    """Write the shards that are missing, drop those the plan does not name, and write ``index.json`` last.
+    """Write the shards that are missing and drop those the plan does not name.
+
+    Returns:
+        The shards of each split that has any, in order: what ``index.json`` will say.
 
     Raises:
         FaultError: If a picture changed or vanished since it was looked at, or the disk is full.
@@ -61,7 +64,6 @@ def materialise(config: IngestConfig, out: Path, roots: list[Path]) -> dict[str,
         shards = [done[name] for name in sorted(done) if name.rpartition("-")[0] == split]
         if shards:
             splits[split] = shards
-    write_index(out, splits)
     return splits
 
 

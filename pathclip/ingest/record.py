@@ -73,7 +73,8 @@ def write_record(config: IngestConfig, now: dict[str, Any], state: str) -> None:
     if state == "new":
         shutil.rmtree(config.out / "private" / "parts", ignore_errors=True)
     if state in ("new", "rebuilt"):
-        (config.out / "index.json").unlink(missing_ok=True)
+        for name in ("index.json", "report.json"):
+            (config.out / name).unlink(missing_ok=True)
         for stats in (config.out / "shards").glob("*.stats.json"):
             stats.unlink()
     run = {

@@ -19,6 +19,7 @@ from pathclip.ingest.plan import plan, write_plan
 from pathclip.ingest.readme import write_readme
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
+from pathclip.shards import write_index
 from pathclip.tweets import sniff
 
 __all__ = ["ingest"]
@@ -83,15 +84,16 @@ def _run(config: IngestConfig) -> IngestReport:
 
 
 def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -> IngestReport:
-    """The road in four lines; report and card stand before ``index.json`` says that all is there."""
+    """The road in five lines; ``index.json`` comes last of all and says that everything is there."""
     private = config.out / "private"
     collected = collect(config, private / "parts")
     planned = plan(collected, config, key)
     write_plan(planned, private)
+    splits = materialise(config, config.out, collected.folders.roots)
     report = make_report(planned)
     write_json(config.out / "report.json", report)
     write_readme(config.out / "README.md", report, config)
-    materialise(config, config.out, collected.folders.roots)
+    write_index(config.out, splits)
     messages = [*messages, *_notes(report)]
     for message in messages:
         log.info("%s", message)
@@ -139,6 +141,8 @@ def _make_private(private: Path) -> None:
     try:
         private.mkdir(parents=True, exist_ok=True)
         private.chmod(0o700)
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise UserError(f"cannot write {private}: {error.strerror}; choose another --out") from None
     except OSError as error:
         raise FaultError(f"cannot write {private}: {error.strerror}") from error
 

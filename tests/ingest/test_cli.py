@@ -114,6 +114,7 @@ def test_verify_exits_with_one_on_a_cut_shard(pair, tmp_path):
         (["SOURCE", "tar.jsonl"], "is a tar archive"),
         (["SOURCE", "folder"], "without data/tweets.js"),
         (["--out", "file"], "is a file"),
+        (["--out", "file/below"], "choose another --out"),
         (["--key-file", "blank"], "is empty"),
     ],
 )
@@ -185,6 +186,7 @@ def test_a_full_disk_is_a_fault_and_leaves_nothing_that_looks_whole(pair, tmp_pa
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "d" / "index.json").exists()
+    assert not (tmp_path / "d" / "report.json").exists()
 
 
 def test_the_real_dump_is_decided_as_it_reads(data_dir, tmp_path):

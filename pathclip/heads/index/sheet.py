@@ -50,7 +50,7 @@ def _card(index: Index, hit: Hit) -> str:
     except FaultError as error:
         picture = f'<div class="missing">{escape(str(error))}</div>'
     tags = "".join(
-        f' <span class="tag">{escape(str(hit.metadata[name]))}</span>'
+        f' <span class="tag">{escape(str(hit.metadata[name]).replace("_", " "))}</span>'
         for name in SHOWN
         if hit.metadata.get(name)
     )

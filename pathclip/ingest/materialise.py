@@ -15,9 +15,10 @@ from pathclip.core.errors import FaultError
 from pathclip.core.files import read_json
 from pathclip.core.progress import track
 from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.layout import pair_of_row
 from pathclip.ingest.media import safe_path
 from pathclip.ingest.tables import read_rows
-from pathclip.pairs import SPLITS, Drop, PackConfig, stored_jpeg
+from pathclip.pairs import SPLITS, Drop, PackConfig, Pair, stored_jpeg
 from pathclip.shards import Sample, ShardInfo, write_shard
 
 __all__ = ["materialise"]
@@ -28,11 +29,11 @@ SHARD_FILE = re.compile(r"((?:train|val|test)-\d{6})\.(?:tar|idx|stats\.json)")
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """One shard to write: its rows of the plan, in order."""
+    """One shard to write: its pairs, in order."""
 
     out: Path
     name: str
-    rows: tuple[dict[str, Any], ...]
+    pairs: tuple[Pair, ...]
     roots: tuple[Path, ...]
     config: PackConfig
 
@@ -51,7 +52,7 @@ def materialise(config: IngestConfig, out: Path, roots: list[Path]) -> dict[str,
         by_shard[row["shard"]].append(row)
     _remove_others(out / "shards", set(by_shard))
     tasks = [
-        ShardTask(out, name, tuple(sorted(rows, key=lambda r: r["index"])), tuple(roots), config.pack)
+        ShardTask(out, name, _in_order(rows), tuple(roots), config.pack)
         for name, rows in sorted(by_shard.items())
     ]
     done = {task.name: info for task in tasks if (info := _complete(task)) is not None}
@@ -72,33 +73,37 @@ def _write(task: ShardTask) -> ShardInfo:
     return write_shard(path, _samples(task), root=task.out)
 
 
+def _in_order(rows: list[dict[str, Any]]) -> tuple[Pair, ...]:
+    return tuple(pair_of_row(row) for row in sorted(rows, key=lambda row: row["index"]))
+
+
 def _samples(task: ShardTask) -> Iterator[Sample]:
-    for row in task.rows:
-        jpg, width, height = stored_jpeg(_bytes(task.roots[row["root"]], row), task.config)
+    for pair in task.pairs:
+        jpg, width, height = stored_jpeg(_bytes(task.roots[pair.image_root], pair), task.config)
         yield Sample(
-            sample_id=row["sample_id"],
-            group_id=row["group_id"],
-            positive_id=row["positive_id"],
-            captions=tuple((c["text"], c["source"]) for c in row["captions"]),
-            hashtag=row["hashtag"],
+            sample_id=pair.sample_id,
+            group_id=pair.group_id,
+            positive_id=pair.positive_id,
+            captions=tuple((caption.text, caption.source) for caption in pair.captions),
+            hashtag=pair.hashtag,
             width=width,
             height=height,
-            phash=row["phash"],
-            split=row["split"],
+            phash=pair.phash,
+            split=pair.split,
             jpg=jpg,
         )
 
 
-def _bytes(root: Path, row: dict[str, Any]) -> bytes:
-    path = safe_path(root, row["file"])
+def _bytes(root: Path, pair: Pair) -> bytes:
+    path = safe_path(root, pair.image_path)
     try:
         data = b"" if isinstance(path, Drop) else path.read_bytes()
     except OSError:
         data = b""
-    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+    if hashlib.sha256(data).hexdigest() != pair.image_sha256:
         raise FaultError(
-            f"picture {root / row['file']} changed or vanished since it was looked at; put it back, or run "
-            "again with --force-new"
+            f"picture {root / pair.image_path} changed or vanished since it was looked at; put it back, "
+            "or run again with --force-new"
         )
     return data
 
@@ -111,7 +116,7 @@ def _complete(task: ShardTask) -> ShardInfo | None:
         return None
     said = read_json(stats)
     info = ShardInfo(said["path"], said["count"], said["bytes"], said["sha256"])
-    return info if info.count == len(task.rows) and info.bytes == tar.stat().st_size else None
+    return info if info.count == len(task.pairs) and info.bytes == tar.stat().st_size else None
 
 
 def _remove_others(shards: Path, names: set[str]) -> None:

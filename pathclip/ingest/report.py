@@ -80,8 +80,9 @@ def make_report(planned: Planned) -> dict[str, Any]:
     assert len(planned.candidates) == kept + rejected
     by_stage = {stage: sum(codes[code] for code in names) for stage, names in STAGES.items()}
     assert sum(by_stage.values()) == rejected
-    captions = [(row["hashtag"], c["source"]) for row in planned.rows for c in row["captions"]]
-    splits = Counter(row["split"] for row in planned.rows)
+    pairs = [placed.pair for placed in planned.pairs]
+    captions = [(pair.hashtag, caption.source) for pair in pairs for caption in pair.captions]
+    splits = Counter(pair.split for pair in pairs)
     return {
         "schema": SCHEMA,
         "lines": planned.lines,
@@ -90,14 +91,14 @@ def make_report(planned: Planned) -> dict[str, Any]:
         "in": len(planned.candidates),
         "kept": kept,
         "rejected": rejected,
-        "samples": len(planned.rows),
+        "samples": len(pairs),
         "by_stage": {stage: count for stage, count in by_stage.items() if count},
         "by_code": {code: codes[code] for names in STAGES.values() for code in names if codes[code]},
         "by_hashtag": _by_hashtag(captions),
         "by_source": dict(sorted(Counter(source for _, source in captions).items())),
         "splits": {split: splits[split] for split in SPLITS if splits[split]},
-        "groups": len({row["group_id"] for row in planned.rows}),
-        "large_groups": planned.large_groups,
+        "groups": len({pair.group_id for pair in pairs}),
+        "large_groups": planned.large_groups(),
     }
 
 

@@ -45,7 +45,8 @@ class Pair:
         group_id: Coarse component for splitting: a group never straddles splits.
         positive_id: Fine component for the loss: samples that share it are never negatives of each other.
         captions: Best first; training may draw any of them.
-        image_path: The picture's file.
+        image_path: The picture's file, relative to its media folder.
+        image_root: Which media folder of the run.
         image_sha256: Of the file's bytes when it was looked at.
         phash: 16 hexadecimal digits (phash_v1), or None for a picture without structure.
         hashtag: The one hashtag the pair is counted under, or None.
@@ -58,6 +59,7 @@ class Pair:
     positive_id: str
     captions: tuple[Caption, ...]
     image_path: str
+    image_root: int = 0
     image_sha256: str = ""
     phash: str | None = None
     hashtag: str | None = None

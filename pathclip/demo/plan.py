@@ -33,7 +33,7 @@ class DemoPlan:
     heldout: int = 30
     model: str = "tiny-resnet-96"
     model_px: int = 96
-    steps: int = 200
+    steps: int = 160
     batch: int = 64
     lr: float = 2e-3
     watch_every: int = 40

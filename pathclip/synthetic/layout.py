@@ -70,10 +70,10 @@ class SlideTruth:
 
 
 def draw_regions(rng: np.random.Generator, size_px: tuple[int, int], label: str) -> tuple[Region, ...]:
-    """A full-thickness piece of bowel wall by chance, its surface and two invading lobes made of one tissue.
+    """A full-thickness piece of bowel wall by chance.
 
-    From the lumen down: the main tissue, submucosal stroma, the muscle layer, fat. Aggregates of lymphocytes
-    lie in the submucosa, necrosis and mucin where the main tissue invades.
+    From the lumen down: the main tissue, submucosal stroma with aggregates of lymphocytes, the muscle layer,
+    fat. Any tissue but normal mucosa also grows through the layers, with necrosis and mucin where it does.
 
     Args:
         rng: Source of randomness.
@@ -88,19 +88,30 @@ def draw_regions(rng: np.random.Generator, size_px: tuple[int, int], label: str)
         Region("smooth_muscle", _between(lines[2], lines[3])),
         Region(label, _between(lines[0], lines[1])),
     ]
-    first = rng.choice([0.3, 0.7])
-    for share, size in ((first, 0.2), (1 - first, 0.14)):
-        x, y = _on(lines[1], share + rng.uniform(-0.05, 0.05), 0.07 * height)
-        regions.append(Region(label, _blob(rng, (x, y), 0.85 * size * width, size * height, 0.07)))
-        if size == 0.2:
-            spot = (x + 0.02 * width, y + 0.02 * height)
-            regions.append(Region("necrosis", _blob(rng, spot, 0.075 * width, 0.1 * height, 0.1)))
-    x, y = _on(lines[2], 1 - first, 0.12 * height)
-    regions.append(Region("mucin", _blob(rng, (x, y), 0.085 * width, 0.1 * height, 0.08)))
+    if label != "normal_colon_mucosa":
+        regions += _invasion(rng, size_px, label, lines)
     for share in (0.07, 0.5, 0.93):
         x, y = _on(lines[1], share, 0.1 * height)
         regions.append(Region("lymphocytes", _blob(rng, (x, y), 0.055 * width, 0.075 * height, 0.06)))
     return tuple(regions)
+
+
+def _invasion(
+    rng: np.random.Generator, size_px: tuple[int, int], label: str, lines: list[np.ndarray]
+) -> list[Region]:
+    """Two lobes that grow through the layers, the larger one with a necrotic middle, and a pool of mucin."""
+    width, height = size_px
+    first = rng.choice([0.3, 0.7])
+    regions = []
+    for share, size in ((first, 0.2), (1 - first, 0.14)):
+        x, y = _on(lines[1], share + rng.uniform(-0.05, 0.05), 0.07 * height)
+        regions.append(Region(label, _blob(rng, (x, y), 0.85 * size * width, size * height, 0.07)))
+        if share == first:
+            spot = (x + 0.02 * width, y + 0.02 * height)
+            regions.append(Region("necrosis", _blob(rng, spot, 0.075 * width, 0.1 * height, 0.1)))
+    x, y = _on(lines[2], 1 - first, 0.12 * height)
+    regions.append(Region("mucin", _blob(rng, (x, y), 0.085 * width, 0.1 * height, 0.08)))
+    return regions
 
 
 def _layers(

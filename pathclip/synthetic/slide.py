@@ -112,7 +112,7 @@ def _mark(pixels: NDArray[np.uint8], rng: np.random.Generator) -> None:
     w, h = small.size
     middle, sway = 0.04 * w, 0.012 * w * float(rng.uniform(-1, 1))
     t = np.linspace(0.2, 0.8, 40)
-    x = middle + sway * np.sin(5 * t + float(rng.uniform(0, 6))) + 0.001 * w * rng.standard_normal(40)
+    x = middle + sway * np.sin(5 * t + float(rng.uniform(0, 6))) + 0.0005 * w * rng.standard_normal(40)
     pen = ImageDraw.Draw(small)
     for px, py in zip(x.tolist(), (h * t).tolist(), strict=True):
         r = 0.009 * w

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pathclip.core import engine as engines
-from pathclip.core.errors import FaultError, PathclipError, UserError
-from pathclip.core.files import claim, strict_json
-from pathclip.slides.classify import embed_open, features_key, model_sha256, score
+from pathclip.core.errors import UserError
+from pathclip.core.files import strict_json
+from pathclip.slides.classify import FEATURE_SETTINGS, model_sha256
 from pathclip.slides.config import SlideConfig
-from pathclip.slides.export import save_prediction
-from pathclip.slides.features import SlideFeatures, read_features
-from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
+from pathclip.slides.folder import OutputFolder, SlideRecord
 from pathclip.slides.inputs import SlideInput, read_inputs
-from pathclip.slides.slide import check_file, open_slide
+from pathclip.slides.result import write_run_result
+from pathclip.slides.work import SlideJob, SlideTask, load_model, work_on
 
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
@@ -65,41 +63,6 @@ class SlideRun:
         return 2 if len(failed) == len(self.records) and all(record.mistake for record in failed) else 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One slide, as workers get it."""
-
-    slide: SlideInput
-    name: str
-    features: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What all slides of a run share, as workers get it."""
-
-    model: DualEncoder | str
-    model_sha: str
-    precision: str
-    config: SlideConfig
-    out: Path
-    run: str
-    overwrite: bool
-    prompts: Prompts | None = None
-    classifier: np.ndarray | None = None
-    torch_threads: int | None = None
-
-
-@dataclass(slots=True)
-class _Found:
-    """What is known of a slide while it is worked on."""
-
-    key: str = ""
-    features: SlideFeatures | None = None
-    files: list[str] = field(default_factory=list)
-    outcome: dict[str, Any] = field(default_factory=dict)
-
-
 def run_slides(
     slides: str | Path | Iterable[str | Path | SlideInput],
     model: DualEncoder | str | Path,
@@ -131,11 +94,17 @@ def run_slides(
     Raises:
         UserError: If inputs, model or prompts cannot be read, or the folder cannot be written.
     """
+    from pathclip.heads import load_prompts
+
     config = config or SlideConfig()
-    features = [Path(path) for path in features]
+    features = list(dict.fromkeys(Path(path).resolve() for path in features))
     inputs = [] if features and not slides else read_inputs(slides)
     if features and classes is None:
         raise UserError("features can only be scored, and for that classes are needed")
+    if features and (set_here := _changed(config)):
+        raise UserError(
+            f"{', '.join(set_here)} cannot be set with --features: that was decided when they were made"
+        )
     if config.mask is not None and not config.mask.is_dir() and len(inputs) > 1:
         raise UserError(
             f"--mask {config.mask} is one mask for {len(inputs)} slides; "
@@ -144,32 +113,30 @@ def run_slides(
     if engine != "serial" and not isinstance(model, str | Path):
         raise UserError(f"engine {engine!r} needs the model by name or path, as each worker loads its own")
     folder = OutputFolder(out)
-    job = _prepare(model, classes, config, folder, overwrite, engine, workers)
-    tasks = _tasks(inputs, features, folder)
-    return _work_through(tasks, job, folder, engine, workers)
+    prompts = load_prompts(classes) if classes is not None else None  # before the model: quicker to fail
+    by_name = isinstance(model, str | Path)
+    encoder = load_model(str(model), config.device, config.precision) if by_name else model
+    job = _job(encoder, prompts, config, folder, overwrite)
+    if engine != "serial":
+        cores = os.cpu_count() or 1
+        threads = max(1, cores // (workers or cores))
+        job = replace(job, model=str(model), torch_threads=threads)
+    run, shown = _work_through(_tasks(inputs, features, folder), job, folder, engine, workers)
+    if prompts is not None:
+        write_run_result(folder.path, shown, config, prompts, encoder, job.model_sha)
+    return run
 
 
-def _prepare(
-    model: DualEncoder | str | Path,
-    classes: Any | None,
-    config: SlideConfig,
-    folder: OutputFolder,
-    overwrite: bool,
-    engine: str,
-    workers: int | None,
-) -> _Job:
-    from pathclip.heads import build_classifier, load_prompts
+def _job(
+    encoder: DualEncoder, prompts: Prompts | None, config: SlideConfig, folder: OutputFolder, overwrite: bool
+) -> SlideJob:
+    from pathclip.heads import build_classifier
 
-    prompts = (
-        load_prompts(classes) if classes is not None else None
-    )  # before the model: it is quicker to fail
-    encoder = _load(str(model), config.device, config.precision) if isinstance(model, str | Path) else model
     sha = model_sha256(encoder)
     shared = config.model_dump(mode="json", exclude={"batch_size", "threads", "device", "max_unreadable"})
     run = [sha, shared, prompts.sha256 if prompts else None]
-    count = (workers or os.cpu_count() or 1) if engine == "processes" else 1
-    return _Job(
-        model=encoder if engine == "serial" else str(model),
+    return SlideJob(
+        model=encoder,
         model_sha=sha,
         precision=encoder.precision,
         config=config,
@@ -178,31 +145,42 @@ def _prepare(
         overwrite=overwrite,
         prompts=prompts,
         classifier=np.asarray(build_classifier(encoder, prompts)) if prompts else None,
-        torch_threads=max(1, (os.cpu_count() or 1) // count) if count > 1 else None,
     )
 
 
-def _tasks(inputs: list[SlideInput], features: list[Path], folder: OutputFolder) -> list[_Task]:
+def _changed(config: SlideConfig) -> list[str]:
+    """Settings that decide features and are not the default."""
+    default = SlideConfig()
+    return [name for name in (*FEATURE_SETTINGS, "mask") if getattr(config, name) != getattr(default, name)]
+
+
+def _tasks(inputs: list[SlideInput], features: list[Path], folder: OutputFolder) -> list[SlideTask]:
     if not features:
         return [
-            _Task(slide, name)
+            SlideTask(slide, name)
             for slide, name in zip(inputs, folder.names([slide.path for slide in inputs]), strict=True)
         ]
     slides = {slide.path.stem: slide for slide in inputs}
-    tasks = []
-    for path, name in zip(features, folder.names(features), strict=True):
-        slide = slides.pop(path.stem, None) or SlideInput(str(path), path)
-        tasks.append(_Task(slide, name, path))
+    found = [slides.pop(path.stem, None) or SlideInput(str(path), path) for path in features]
     if slides:
         raise UserError(
             f"slide {next(iter(slides.values())).given} has no features file of its name among --features"
         )
-    return tasks
+    here = [folder.record(path.stem) if path.parent == folder.path.resolve() else None for path in features]
+    names = folder.names(features)
+    return [
+        SlideTask(slide, known.name if known else name, path, known)
+        for slide, name, path, known in zip(found, names, features, here, strict=True)
+    ]
 
 
 def _work_through(
-    tasks: list[_Task], job: _Job, folder: OutputFolder, engine: engines.EngineName, workers: int | None
-) -> SlideRun:
+    tasks: list[SlideTask],
+    job: SlideJob,
+    folder: OutputFolder,
+    engine: engines.EngineName,
+    workers: int | None,
+) -> tuple[SlideRun, list[SlideRecord]]:
     order = [task.name for task in tasks]
     header: list[str] = []
     if job.prompts is not None:
@@ -210,7 +188,7 @@ def _work_through(
     records: dict[str, SlideRecord] = {}
     skipped, elsewhere, last = set(), [], time.monotonic()
     for task, (record, how) in engines.map(
-        functools.partial(_one, job=job), tasks, engine=engine, workers=workers
+        functools.partial(work_on, job=job), tasks, engine=engine, workers=workers
     ):
         if record is None:
             elsewhere.append(task.name)
@@ -230,11 +208,7 @@ def _work_through(
         skipped=frozenset(skipped),
         elsewhere=tuple(elsewhere),
     )
-    if job.prompts is not None:
-        from pathclip.slides.result import write_run_result
-
-        write_run_result(folder.path, shown, job.config, job.prompts, _model_of(job), job.model_sha)
-    return run
+    return run, shown
 
 
 def _say(record: SlideRecord, how: str, number: int, total: int) -> None:
@@ -249,170 +223,3 @@ def _say(record: SlideRecord, how: str, number: int, total: int) -> None:
         label = f"{record.label}, " if record.label else ""
         lost = f", {record.unreadable} unreadable" if record.unreadable else ""
         log.info("%s: %s%d tiles%s (%s%.1f s)", place, label, record.tiles, lost, how, record.seconds)
-
-
-def _one(task: _Task, job: _Job) -> tuple[SlideRecord | None, str]:
-    """Do one slide; whatever happens to it ends as its record. None: another process has it."""
-    folder = OutputFolder(job.out)
-    started = time.monotonic()
-    found = _Found()
-    with claim(folder.claim_path(task.name)) as owned:
-        if not owned:
-            return None, ""
-        try:
-            found.key = _key(task, job)
-            before = folder.record(task.name) if not job.overwrite else None
-            if before and before.key == found.key and before.state != "failed" and folder.is_whole(before):
-                return before, "skipped"
-            how = _classify(task, job, folder, found)
-            if _key(task, job) != found.key:
-                raise FaultError(f"{task.slide.path} changed while it was read; run again")
-        except PathclipError as error:
-            _stop_if_disk_is_full(error)
-            how, found.outcome = "", _failure(str(error), isinstance(error, UserError))
-        except Exception as error:
-            if os.environ.get("PATHCLIP_DEBUG"):
-                raise
-            how, found.outcome = "", _failure(f"{type(error).__name__}: {error}", mistake=False)
-        record = _record(task, job, found, time.monotonic() - started)
-        folder.write_record(record)
-        return record, how
-
-
-def _classify(task: _Task, job: _Job, folder: OutputFolder, found: _Found) -> str:
-    """Features, scores and files of one slide; returns how it was done, for the log."""
-    model = _model_of(job)
-    config = job.config
-    slide = None
-    if task.features is None or task.slide.path != task.features:
-        slide = open_slide(task.slide.path)
-    try:
-        cached = task.features or folder.path / f"{task.name}.h5"
-        features = _cached(task, job, cached)
-        how = "scored from cached features, " if features else ""
-        folder.record_path(task.name).unlink(missing_ok=True)  # from here on the old files are being replaced
-        if features is None:
-            assert slide is not None
-            features = embed_open(model, slide, config, row_mpp=task.slide.mpp, model_sha=job.model_sha)
-            features.save(folder.path, task.name)
-        found.features = features
-        if task.features is None:
-            found.files = [f"{task.name}.h5"]
-        if job.prompts is not None:
-            prediction = score(
-                model, features, job.prompts, job.classifier, config, slide=slide, model_sha=job.model_sha
-            )
-            written = save_prediction(prediction, folder.path, task.name, features=False)
-            found.files += [path.name for path in written]
-            found.outcome = {
-                "label": prediction.label,
-                "agreement": prediction.agreement,
-                "scores": {str(k): row for k, row in prediction.scores.items()},
-            }
-        return how
-    finally:
-        if slide is not None:
-            slide.close()
-
-
-def _cached(task: _Task, job: _Job, path: Path) -> SlideFeatures | None:
-    """Features to score: those the user names, or those that an earlier run left for the same key."""
-    if task.features is not None:
-        return read_features(path)
-    if job.overwrite or not path.is_file():
-        return None
-    try:
-        features = read_features(path)
-    except UserError:
-        return None
-    return features if features.key == features_key(*_key_parts(task, job)) else None
-
-
-def _key_parts(task: _Task, job: _Job) -> tuple[Path, str, SlideConfig, float | None]:
-    return task.slide.path, f"{job.model_sha} {job.precision}", job.config, task.slide.mpp
-
-
-def _key(task: _Task, job: _Job) -> str:
-    if task.features is not None:
-        try:
-            stat = task.features.stat()
-        except OSError:
-            raise UserError(f"features file {task.features} does not exist") from None
-        inner = f"{stat.st_size} {stat.st_mtime_ns} {task.slide.path != task.features}"
-    else:
-        check_file(task.slide.path)
-        inner = features_key(*_key_parts(task, job))
-    return hashlib.sha256(f"{inner} {job.run} {task.slide.patient} {task.slide.truth}".encode()).hexdigest()
-
-
-def _failure(reason: str, mistake: bool) -> dict[str, Any]:
-    return {"state": "failed", "reason": " ".join(reason.split()), "mistake": mistake}
-
-
-def _record(task: _Task, job: _Job, found: _Found, seconds: float) -> SlideRecord:
-    slide = task.slide
-    shown: dict[str, Any] = {"state": "done", **found.outcome}
-    if found.features is not None and shown["state"] == "done":
-        features = found.features
-        shown |= {"tiles": len(features.xy), "unreadable": features.unreadable, "files": tuple(found.files)}
-        if features.mpp is not None:
-            shown |= {"mpp": features.mpp.value, "mpp_source": features.mpp.source}
-        if features.state == "empty":
-            shown |= {"state": "empty", "reason": _why_empty(features)}
-    try:
-        stat = slide.path.stat()
-        file = (slide.path.name, stat.st_size, stat.st_mtime_ns)
-    except OSError:
-        file = None
-    return SlideRecord(
-        name=task.name,
-        slide=slide.given,
-        place=place_of(slide.path),
-        file=file,
-        key=found.key,
-        run=job.run,
-        seconds=round(seconds, 3),
-        patient=slide.patient,
-        truth=slide.truth,
-        **shown,
-    )
-
-
-def _why_empty(features: SlideFeatures) -> str:
-    if features.unreadable:
-        return f"none of its {features.unreadable} tiles can be read"
-    return (
-        f"no tile with enough tissue ({features.tissue.area_mm2:.2f} mm2 of tissue found); "
-        "--mask gives your own mask, --set tissue=false tiles everything"
-    )
-
-
-def _stop_if_disk_is_full(error: PathclipError) -> None:
-    cause = error.__cause__
-    if (
-        isinstance(error, FaultError)
-        and isinstance(cause, OSError)
-        and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-    ):
-        raise error  # every further slide would be computed in vain
-
-
-def _model_of(job: _Job) -> DualEncoder:
-    if not isinstance(job.model, str):
-        return job.model
-    if job.torch_threads is not None:
-        import torch
-
-        torch.set_num_threads(job.torch_threads)
-    return _load(job.model, job.config.device, job.config.precision)
-
-
-@functools.lru_cache(maxsize=1)
-def _load(name: str, device: str, precision: str) -> DualEncoder:
-    import torch
-
-    from pathclip.encoders import load
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(name, device=device, precision=precision)

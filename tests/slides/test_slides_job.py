@@ -22,6 +22,7 @@ CLASSES = {"pink": ["pink"], "purple": ["purple"]}
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs/reference/schemas"
 SUFFIXES = (".geojson", ".h5", ".heatmap.png", ".html", ".scores.parquet")
 SMALL = SlideConfig(tile_px=128, page_tiles=2)
+SMALL_KS = SlideConfig(page_tiles=2)  # for cached features, which have decided on their tiles
 
 
 @pytest.fixture(autouse=True)
@@ -305,28 +306,61 @@ def test_embedding_writes_features_and_no_answers(small: Path, tmp_path: Path) -
 def test_named_features_are_scored_without_their_slides(small: Path, tmp_path: Path) -> None:
     run_slides(small, MeanColour(), None, SMALL, tmp_path / "h5")
     model, out = MeanColour(), tmp_path / "out"
-    run = run_slides([], model, CLASSES, SMALL, out, features=[tmp_path / "h5/small.h5"])
+    run = run_slides([], model, CLASSES, SMALL_KS, out, features=[tmp_path / "h5/small.h5"])
     assert model.batches == []
     assert run.records[0].label == "pink"
     assert sorted(p.name for p in out.glob("small*")) == sorted("small" + s for s in SUFFIXES if s != ".h5")
-    again = run_slides([], model, CLASSES, SMALL, out, features=[tmp_path / "h5/small.h5"])
+    again = run_slides([], model, CLASSES, SMALL_KS, out, features=[tmp_path / "h5/small.h5"])
     assert again.skipped == {"small"}
     assert '"jpeg": null' in (out / "small.html").read_text(encoding="utf-8")
-    run_slides(small, model, CLASSES, SMALL, out, features=[tmp_path / "h5/small.h5"])
+    run_slides(small, model, CLASSES, SMALL_KS, out, features=[tmp_path / "h5/small.h5"])
     assert '"jpeg": null' not in (out / "small.html").read_text(encoding="utf-8")
+
+
+def test_features_in_the_folder_itself_stay_their_slides(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_slides(small, MeanColour(), None, SMALL, out)
+    for prompts in (CLASSES, {"red": ["red"], "pink": ["pink"]}):
+        run = run_slides([], MeanColour(), prompts, SMALL_KS, out, features=[out / "small.h5"])
+        assert [(r.name, r.slide, r.label) for r in run.records] == [("small", str(small), "pink")]
+    assert {path.name for path in out.glob("small*")} == {"small" + suffix for suffix in SUFFIXES}
+    again = run_slides(small, MeanColour(), CLASSES, SMALL, out)
+    assert again.records[0].name == "small"
+
+
+def test_features_beside_their_slide_keep_its_name(small: Path, tmp_path: Path) -> None:
+    run_slides(small, MeanColour(), None, SMALL, tmp_path / "h5")
+    for _ in range(2):
+        run = run_slides(
+            small, MeanColour(), CLASSES, SMALL_KS, tmp_path / "out", features=[tmp_path / "h5/small.h5"]
+        )
+    assert (run.records[0].name, run.skipped) == ("small", {"small"})
+
+
+def test_settings_that_features_already_decide_are_refused(small: Path, tmp_path: Path) -> None:
+    run_slides(small, MeanColour(), None, SMALL, tmp_path / "h5")
+    with pytest.raises(UserError, match="slide_mpp, tile_px cannot be set with --features"):
+        run_slides(
+            [],
+            MeanColour(),
+            CLASSES,
+            SMALL.replace(slide_mpp=0.3),
+            tmp_path / "out",
+            features=[tmp_path / "h5/small.h5"],
+        )
 
 
 def test_features_that_do_not_fit_are_refused(small: Path, tmp_path: Path) -> None:
     run_slides(small, MeanColour(), None, SMALL, tmp_path / "h5")
     cached = tmp_path / "h5/small.h5"
     with pytest.raises(UserError, match="for that classes are needed"):
-        run_slides([], MeanColour(), None, SMALL, tmp_path / "out", features=[cached])
+        run_slides([], MeanColour(), None, SMALL_KS, tmp_path / "out", features=[cached])
     other = Path(shutil.copy(small, tmp_path / "other.tif"))
     with pytest.raises(UserError, match=r"other\.tif has no features file of its name"):
-        run_slides(other, MeanColour(), CLASSES, SMALL, tmp_path / "out", features=[cached])
-    run = run_slides([], MeanColour("b" * 64), CLASSES, SMALL, tmp_path / "out", features=[cached])
+        run_slides(other, MeanColour(), CLASSES, SMALL_KS, tmp_path / "out", features=[cached])
+    run = run_slides([], MeanColour("b" * 64), CLASSES, SMALL_KS, tmp_path / "out", features=[cached])
     assert "pass the model that made them" in run.records[0].reason
-    run = run_slides([], MeanColour(), CLASSES, SMALL, tmp_path / "out", features=[tmp_path / "no.h5"])
+    run = run_slides([], MeanColour(), CLASSES, SMALL_KS, tmp_path / "out", features=[tmp_path / "no.h5"])
     assert (run.exit_code, "does not exist" in run.records[0].reason) == (2, True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from typer.main import get_command
@@ -31,28 +32,36 @@ def _walk(command, name):
 
 
 def _section(command, name: str) -> str:
-    rows = [_row(parameter) for parameter in command.params if parameter.name != "help"]
-    usage = " ".join(
-        [name, *command.collect_usage_pieces(command.make_context(name, [], resilient_parsing=True))]
-    )
-    text = "\n".join(line.strip() for line in (command.help or "").splitlines()).replace("\b", "").strip()
-    table = "\n".join(["| option | meaning | default |", "|---|---|---|", *rows])
+    parameters = [p for p in command.params if p.name != "help"]
+    usage = " ".join([name, *(_placeholder(p) for p in parameters if _is_argument(p)), "[OPTIONS]"])
+    text = "\n".join(line.strip() for line in (command.help or "").replace("\b", "").splitlines()).strip()
+    text = re.sub(r"\[/?(bold|italic|dim)\]", "`", text)
+    table = "\n".join(["| option | meaning | default |", "|---|---|---|", *map(_row, parameters)])
     return f"\n## {name}\n\n```text\n{usage}\n```\n\n{text}\n\n{table}\n"
 
 
+def _is_argument(parameter) -> bool:
+    return not parameter.opts[0].startswith("-")
+
+
+def _placeholder(parameter) -> str:
+    name = (parameter.metavar or parameter.name.upper()).rstrip(".") + (
+        "..." if parameter.nargs == -1 else ""
+    )
+    return name if parameter.required else f"[{name}]"
+
+
 def _row(parameter) -> str:
-    names = (
-        ", ".join(parameter.opts + parameter.secondary_opts)
-        if parameter.opts[0].startswith("-")
-        else parameter.human_readable_name
-    )
-    default = (
-        parameter.default
-        if parameter.default not in (None, (), [], False, "") and not callable(parameter.default)
-        else ""
-    )
+    names = _placeholder(parameter)
+    if not _is_argument(parameter):
+        names = ", ".join([*parameter.opts, *parameter.secondary_opts]) + (
+            " (required)" if parameter.required else ""
+        )
+    default = parameter.default
+    shown = "" if default in (None, (), [], False, "") or callable(default) else f"`{default}`"
     text = " ".join((parameter.help or "").split()).replace("|", "\\|")
-    return f"| `{names}` | {text} | {f'`{default}`' if default != '' else ''} |"
+    names = names.replace("|", "\\|")
+    return f"| `{names}` | {text} | {shown} |"
 
 
 if __name__ == "__main__":

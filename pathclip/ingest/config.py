@@ -34,18 +34,20 @@ PACK_VERSION = 1
 class CollectConfig(Config):
     """What is read and which pictures are decoded; changing it starts over (``--force-new``)."""
 
-    referenced: bool = Field(True, description="also take posts that only stand inside others or in includes")
-    max_pixels: int = Field(
-        64_000_000, ge=1, le=178_000_000, description="larger pictures are refused before decoding"
+    referenced: bool = Field(
+        default=True, description="also take posts that only stand inside others or in includes"
     )
-    max_bytes: int = Field(25_000_000, ge=1, description="larger files are refused before opening")
+    max_pixels: int = Field(
+        default=64_000_000, ge=1, le=178_000_000, description="larger pictures are refused before decoding"
+    )
+    max_bytes: int = Field(default=25_000_000, ge=1, description="larger files are refused before opening")
 
 
 class ImageConfig(Config):
     """Which of the decoded pictures are good enough."""
 
-    min_side_px: int = Field(128, ge=1, description="shortest side a picture may have")
-    max_aspect: float = Field(6.0, ge=1, description="long side over short side")
+    min_side_px: int = Field(default=128, ge=1, description="shortest side a picture may have")
+    max_aspect: float = Field(default=6.0, ge=1, description="long side over short side")
 
 
 class IngestConfig(Config):
@@ -55,27 +57,27 @@ class IngestConfig(Config):
     are the plan and ``pack`` the shards: changing those redoes only what follows from them.
     """
 
-    sources: tuple[Path, ...] = Field((), description="dumps, archive folders and tables")
-    out: Path = Field(Path("dataset"), description="the dataset folder")
+    sources: tuple[Path, ...] = Field(default=(), description="dumps, archive folders and tables")
+    out: Path = Field(default=Path("dataset"), description="the dataset folder")
     media: Path | None = Field(
-        None, description="folder with the picture files; tables default to their own folder"
+        default=None, description="folder with the picture files; tables default to their own folder"
     )
     key_file: Path | None = Field(
-        None, description="key of the ids; by default OUT/private/key, made when absent"
+        default=None, description="key of the ids; by default OUT/private/key, made when absent"
     )
-    engine: EngineName = Field("serial", description="serial, processes or ray")
-    workers: int | None = Field(None, ge=1, description="processes; all cores by default")
-    force_new: bool = Field(False, description="start over where OUT was made from other input")
-    dry_run: bool = Field(False, description="read and plan, write nothing to OUT")
-    collect: CollectConfig = CollectConfig()
-    select: SelectConfig = SelectConfig()
-    language: LanguageConfig = LanguageConfig()
-    text: TextConfig = TextConfig()
-    caption: CaptionConfig = CaptionConfig()
-    image: ImageConfig = ImageConfig()
-    dedup: DedupConfig = DedupConfig()
-    split: SplitConfig = SplitConfig()
-    pack: PackConfig = PackConfig()
+    engine: EngineName = Field(default="serial", description="serial, processes or ray")
+    workers: int | None = Field(default=None, ge=1, description="processes; all cores by default")
+    force_new: bool = Field(default=False, description="start over where OUT was made from other input")
+    dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
+    collect: CollectConfig = Field(default_factory=CollectConfig)
+    select: SelectConfig = Field(default_factory=SelectConfig)
+    language: LanguageConfig = Field(default_factory=LanguageConfig)
+    text: TextConfig = Field(default_factory=TextConfig)
+    caption: CaptionConfig = Field(default_factory=CaptionConfig)
+    image: ImageConfig = Field(default_factory=ImageConfig)
+    dedup: DedupConfig = Field(default_factory=DedupConfig)
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    pack: PackConfig = Field(default_factory=PackConfig)
 
     @field_validator("sources", mode="before")
     @classmethod

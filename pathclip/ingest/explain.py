@@ -84,7 +84,9 @@ def _posts_of_line(parts: Path, wanted: str) -> list[str]:
     found: set[str] = set()
     for path in sorted(parts.glob("posts-*.parquet")):
         table = pq.read_table(
-            path, columns=["id", "source"], filters=pc.starts_with(pc.field("source"), wanted)
+            path,
+            columns=["id", "source"],
+            filters=pc.starts_with(pc.field("source"), wanted),  # pyright: ignore[reportAttributeAccessIssue]
         )
         found |= {row["id"] for row in table.to_pylist() if _within(row["source"], wanted)}
     return sorted(found)

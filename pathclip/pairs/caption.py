@@ -36,21 +36,25 @@ ASKS = re.compile(
 class TextConfig(Config):
     """How a post's text is cleaned."""
 
-    hashtags: HashtagPolicy = Field("strip_trailing", description="strip_trailing, unwrap or strip")
+    hashtags: HashtagPolicy = Field(default="strip_trailing", description="strip_trailing, unwrap or strip")
 
 
 class CaptionConfig(Config):
     """Which texts become captions."""
 
-    questions: Literal["drop", "keep"] = Field("drop", description="a question never captions a picture")
-    min_words: int = Field(1, ge=1, description="words a post's own text must have")
-    min_letters: int = Field(3, ge=1, description="letters any caption must have")
-    alt_text: bool = Field(True, description="take the author's description of the picture")
-    max_replies: int = Field(3, ge=0, description="replies taken as captions of a post, most liked first")
-    reply_min_words: int = Field(3, ge=1, description="words a reply must have")
-    reply_term: bool = Field(True, description="a reply must hold a pathology term")
+    questions: Literal["drop", "keep"] = Field(
+        default="drop", description="a question never captions a picture"
+    )
+    min_words: int = Field(default=1, ge=1, description="words a post's own text must have")
+    min_letters: int = Field(default=3, ge=1, description="letters any caption must have")
+    alt_text: bool = Field(default=True, description="take the author's description of the picture")
+    max_replies: int = Field(
+        default=3, ge=0, description="replies taken as captions of a post, most liked first"
+    )
+    reply_min_words: int = Field(default=3, ge=1, description="words a reply must have")
+    reply_term: bool = Field(default=True, description="a reply must hold a pathology term")
     pairs: Literal["picture", "caption"] = Field(
-        "picture", description="one pair per picture, or one per caption as OpenPath has it"
+        default="picture", description="one pair per picture, or one per caption as OpenPath has it"
     )
 
 

@@ -15,10 +15,12 @@ __all__ = ["Components", "DedupConfig"]
 class DedupConfig(Config):
     """When two pictures are the same, and when they are alike; distances are bits of phash_v1."""
 
-    exact: bool = Field(True, description="byte-identical pictures: keep one, merge the captions")
-    drop_radius: int = Field(4, ge=-1, le=16, description="up to this distance one is kept; -1 keeps all")
+    exact: bool = Field(default=True, description="byte-identical pictures: keep one, merge the captions")
+    drop_radius: int = Field(
+        default=4, ge=-1, le=16, description="up to this distance one is kept; -1 keeps all"
+    )
     tie_radius: int = Field(
-        8, ge=-1, le=16, description="up to this distance pictures share group and positive id"
+        default=8, ge=-1, le=16, description="up to this distance pictures share group and positive id"
     )
 
     @model_validator(mode="after")

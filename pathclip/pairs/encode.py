@@ -24,16 +24,20 @@ KEPT_APPS = frozenset({0xE0, 0xEE})  # JFIF and Adobe say how to read the colour
 class PackConfig(Config):
     """How pictures and shards are written."""
 
-    short_side_px: int = Field(512, ge=16, description="larger pictures are scaled down to this short side")
+    short_side_px: int = Field(
+        default=512, ge=16, description="larger pictures are scaled down to this short side"
+    )
     quality: int = Field(
-        95, ge=1, le=100, description="JPEG quality; chroma is always stored in full (4:4:4)"
+        default=95, ge=1, le=100, description="JPEG quality; chroma is always stored in full (4:4:4)"
     )
     passthrough: bool = Field(
-        True, description="store the original bytes of small plain JPEGs, metadata removed"
+        default=True, description="store the original bytes of small plain JPEGs, metadata removed"
     )
-    passthrough_long_side_px: int = Field(1024, ge=16, description="largest long side that is passed through")
-    passthrough_bytes: int = Field(1 << 20, ge=1, description="largest file that is passed through")
-    shard_samples: int = Field(1000, ge=1, description="samples per shard")
+    passthrough_long_side_px: int = Field(
+        default=1024, ge=16, description="largest long side that is passed through"
+    )
+    passthrough_bytes: int = Field(default=1 << 20, ge=1, description="largest file that is passed through")
+    shard_samples: int = Field(default=1000, ge=1, description="samples per shard")
 
 
 def stored_jpeg(data: bytes, config: PackConfig) -> tuple[bytes, int, int]:

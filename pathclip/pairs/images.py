@@ -32,7 +32,7 @@ _PLUGINS = (
     TiffImagePlugin.TiffImageFile,
     WebPImagePlugin.WebPImageFile,
 )
-FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+FORMATS = tuple(str(plugin.format) for plugin in _PLUGINS)
 STILL_MULTIFRAME = ("MPO",)  # a phone's picture with previews behind it, opened by the JPEG plugin
 ORIENTATION = 0x0112
 TURNS = {

@@ -18,23 +18,31 @@ __all__ = ["LanguageConfig", "SelectConfig", "select"]
 class SelectConfig(Config):
     """Which posts are taken."""
 
-    retweets: Literal["drop", "keep"] = Field("drop", description="retweets repeat a post and cut its text")
-    sensitive: Literal["drop", "keep"] = Field(
-        "drop", description="posts the platform flags; much gross and surgical pathology is flagged"
+    retweets: Literal["drop", "keep"] = Field(
+        default="drop", description="retweets repeat a post and cut its text"
     )
-    withheld: Literal["drop", "keep"] = Field("drop", description="posts withheld in some country")
-    bots: Literal["drop", "keep"] = Field("keep", description="posts of accounts whose name ends in bot")
+    sensitive: Literal["drop", "keep"] = Field(
+        default="drop", description="posts the platform flags; much gross and surgical pathology is flagged"
+    )
+    withheld: Literal["drop", "keep"] = Field(default="drop", description="posts withheld in some country")
+    bots: Literal["drop", "keep"] = Field(
+        default="keep", description="posts of accounts whose name ends in bot"
+    )
 
 
 class LanguageConfig(Config):
     """Which languages are taken; the platform's word first, then script and function words."""
 
-    languages: tuple[str, ...] = Field(("en",), min_length=1, description="platform codes to keep")
+    languages: tuple[str, ...] = Field(default=("en",), min_length=1, description="platform codes to keep")
     unknown: Literal["keep", "drop"] = Field(
-        "keep", description="posts without a code whose script and function words do not tell either"
+        default="keep", description="posts without a code whose script and function words do not tell either"
     )
-    min_latin_share: float = Field(0.5, ge=0, le=1, description="share of Latin letters a text must have")
-    min_letters: int = Field(8, ge=0, description="below this many letters script and words are not judged")
+    min_latin_share: float = Field(
+        default=0.5, ge=0, le=1, description="share of Latin letters a text must have"
+    )
+    min_letters: int = Field(
+        default=8, ge=0, description="below this many letters script and words are not judged"
+    )
 
 
 def select(tweet: Tweet, config: SelectConfig, language: LanguageConfig) -> Drop | None:

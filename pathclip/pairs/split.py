@@ -21,9 +21,9 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 class SplitConfig(Config):
     """Target shares of the samples; a group goes whole into one split."""
 
-    val: float = Field(0.1, ge=0, lt=1, description="share of validation samples")
-    test: float = Field(0.1, ge=0, lt=1, description="share of test samples")
-    tie_authors: bool = Field(True, description="pictures posted by one author share a group")
+    val: float = Field(default=0.1, ge=0, lt=1, description="share of validation samples")
+    test: float = Field(default=0.1, ge=0, lt=1, description="share of test samples")
+    tie_authors: bool = Field(default=True, description="pictures posted by one author share a group")
 
     @model_validator(mode="after")
     def _room(self) -> SplitConfig:

@@ -49,7 +49,7 @@ class Threads:
         for post in posts.values():
             if post.conversation_id:
                 self._join(post.id, f"c:{post.conversation_id}")
-                self._join(self._id(post.conversation_id), f"c:{post.conversation_id}")
+                self._join(f"c:{post.conversation_id}", self._id(post.conversation_id))
             if post.in_reply_to_id:
                 self._join(post.id, self._id(post.in_reply_to_id))
             self._join(post.id, self._id(post.id))

@@ -21,6 +21,7 @@ from pathclip.tweets.tweet import Fault, Media, Tweet, TweetKind
 __all__ = ["flat_posts", "page_posts"]
 
 Json = Mapping[str, Any]
+ById = Mapping[str | None, Json]
 
 
 def page_posts(page: Json, source: str) -> Iterator[Tweet | Fault]:
@@ -60,7 +61,7 @@ def flat_posts(post: Json, source: str, *, referenced: bool = False) -> Iterator
             yield from flat_posts(inner, f"{source}>{n}", referenced=True)
 
 
-def _post(raw: Any, source: str, media: Json, users: Json, *, referenced: bool) -> Tweet | Fault:
+def _post(raw: Any, source: str, media: ById, users: ById, *, referenced: bool) -> Tweet | Fault:
     post = as_mapping(raw)
     tweet_id = as_id(post.get("id"))
     if tweet_id is None:
@@ -104,7 +105,7 @@ def _kind(references: Mapping[str | None, str | None], text: str) -> TweetKind:
     return "quote" if "quoted" in references else "original"
 
 
-def _media(key: str, media: Json) -> Media:
+def _media(key: str, media: ById) -> Media:
     found = as_mapping(media.get(key))
     if not found:
         return Media(key, "unlisted")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,10 @@ import numpy as np
 from PIL import Image
 
 from pathclip._version import __version__
-from pathclip.core.errors import UserError
-from pathclip.core.files import sha256_file, strict_json
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.encode import encode_tiles, read_tile
 from pathclip.slides.features import SlideFeatures
+from pathclip.slides.identity import check_model, features_key, model_sha256
 from pathclip.slides.mask import mask_for, read_mask
 from pathclip.slides.mpp import resolve_mpp
 from pathclip.slides.overview import thumbnail
@@ -29,20 +27,10 @@ if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
     from pathclip.heads import Prompts
 
-__all__ = [
-    "check_model",
-    "classify_slide",
-    "embed",
-    "embed_open",
-    "features_key",
-    "model_sha256",
-    "rescore",
-    "score",
-]
+__all__ = ["classify_slide", "embed", "embed_open", "rescore", "score"]
 
 THUMBNAIL_PX = 1600
 SHOWN_TILE_PX = 192
-FEATURE_SETTINGS = ("mpp", "slide_mpp", "tile_px", "allow_upsample", "tissue", "min_tissue", "max_unreadable")
 
 
 def classify_slide(
@@ -172,27 +160,6 @@ def score(
     )
 
 
-def features_key(slide_path: Path, model_id: str, config: SlideConfig, row_mpp: float | None = None) -> str:
-    """Hash of what decides a slide's features: the file's size and time, the settings, the model."""
-    stat = slide_path.stat()
-    settings = {name: getattr(config, name) for name in FEATURE_SETTINGS}
-    mask = sha256_file(mask_for(slide_path, config.mask)) if config.mask else None
-    parts = [stat.st_size, stat.st_mtime_ns, settings, row_mpp, mask, model_id, 1]
-    return hashlib.sha256(strict_json(parts).encode()).hexdigest()
-
-
-def model_sha256(model: DualEncoder) -> str:
-    """The checkpoint's hash, or one of the weights themselves for a model that was never saved."""
-    stated = model.provenance().get("checkpoint_sha256")
-    if stated:
-        return str(stated)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def embed_open(
     model: DualEncoder,
     slide: Slide,
@@ -269,25 +236,6 @@ def _provenance(model: DualEncoder, sha: str, mpp: Any, tissue: str, config: Sli
         "tissue": tissue,
         "min_tissue": config.min_tissue,
     }
-
-
-def check_model(features: SlideFeatures, model: DualEncoder, sha: str) -> None:
-    """Refuse features of another model.
-
-    Raises:
-        UserError: If the model recorded with the features, or their length, is not the model's.
-    """
-    made_by = features.provenance.get("model_sha256")
-    if made_by and made_by != sha:
-        raise UserError(
-            f"{features.path}: features were made by {features.provenance.get('model')} "
-            f"(sha256 {made_by[:12]}), not by {model.name} (sha256 {sha[:12]}); pass the model that made them"
-        )
-    if (dim := features.features.shape[1]) != model.embed_dim:
-        raise UserError(
-            f"{features.path}: features have {dim} numbers each, those of {model.name} have "
-            f"{model.embed_dim}; pass the model that made them"
-        )
 
 
 def _top_tiles(

@@ -17,9 +17,9 @@ import numpy as np
 from pathclip.core import engine as engines
 from pathclip.core.errors import UserError
 from pathclip.core.files import strict_json
-from pathclip.slides.classify import FEATURE_SETTINGS, model_sha256
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.folder import OutputFolder, SlideRecord
+from pathclip.slides.identity import FEATURE_SETTINGS, model_sha256
 from pathclip.slides.inputs import SlideInput, read_inputs
 from pathclip.slides.result import write_run_result
 from pathclip.slides.work import SlideJob, SlideTask, load_model, work_on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from pathclip._version import __version__
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathclip.slides.folder import SlideRecord
 
 __all__ = ["write_run_result"]
+
+log = logging.getLogger("pathclip")
 
 
 def write_run_result(
@@ -77,6 +80,9 @@ def write_run_result(
 def _quality(records: Sequence[SlideRecord], prompts: Prompts) -> tuple[dict[str, Any], dict[str, Any]]:
     """Accuracy and its kin with intervals, over the slides whose label the table states."""
     judged = [r for r in records if r.truth is not None and r.label is not None]
+    strange = sorted({r.truth for r in judged} - set(prompts.labels))
+    if strange:
+        log.warning("labels that are no class are not judged: %s", ", ".join(strange))
     judged = [r for r in judged if r.truth in prompts.labels]
     if not judged:
         return {}, {}

@@ -15,11 +15,12 @@ import numpy as np
 
 from pathclip.core.errors import FaultError, PathclipError, UserError
 from pathclip.core.files import claim
-from pathclip.slides.classify import embed_open, features_key, score
+from pathclip.slides.classify import embed_open, score
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.export import save_prediction
 from pathclip.slides.features import SlideFeatures, read_features
 from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
+from pathclip.slides.identity import features_key
 from pathclip.slides.inputs import SlideInput
 from pathclip.slides.slide import check_file, open_slide
 

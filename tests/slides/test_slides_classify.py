@@ -9,7 +9,7 @@ from slide_fakes import GLASS, MeanColour, damage_tile, painted, write_slide_at,
 
 from pathclip.core.errors import UserError
 from pathclip.slides import SlideConfig, SlidePrediction, classify_slide, embed, read_features, rescore
-from pathclip.slides.classify import features_key, model_sha256
+from pathclip.slides.identity import features_key, model_sha256
 
 CLASSES = {"pink": ["pink"], "purple": ["purple"]}
 BLOCKS = painted()[1]

@@ -151,6 +151,16 @@ def test_known_labels_are_judged_with_intervals(small: Path, tmp_path: Path) -> 
     assert [row["patient"] for row in results(tmp_path / "out")] == ["p1", "p2"]
 
 
+def test_a_known_label_that_is_no_class_is_named_not_judged(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    item = SlideInput("a", small, truth="sarcoma")
+    with caplog.at_level(logging.WARNING, "pathclip"):
+        run_slides([item], MeanColour(), CLASSES, SMALL, tmp_path / "out")
+    assert "labels that are no class are not judged: sarcoma" in caplog.text
+    assert "judged" not in read_json(tmp_path / "out/result.json")["metrics"]
+
+
 def test_records_are_whole_and_leak_no_path(small: Path, tmp_path: Path) -> None:
     run_slides(small, MeanColour(), CLASSES, SMALL, tmp_path / "out")
     record = read_json(tmp_path / "out/.pathclip/small.json")

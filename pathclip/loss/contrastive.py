@@ -40,7 +40,7 @@ class LossConfig(Config):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="infonce only")
     backend: Backend = Field(
         "auto",
-        description="auto (triton on a GPU that can, else chunked), reference (whole matrix), chunked, triton",
+        description="auto (triton on a GPU, else chunked), chunked, triton or reference (whole matrix)",
     )
     precision: Precision = Field(
         "auto", description="of the products: auto (the features' dtype), bf16, tf32 or ieee"
@@ -100,9 +100,9 @@ def contrastive_loss(
             256 MiB; ``auto`` picks triton on an NVIDIA GPU that can run it, else chunked.
         process_group: Texts are gathered over it and the result is exact under the mean over its ranks (see
             `pathclip.loss.distributed`). Default: this process alone.
-        precision: ``bf16`` rounds the features to bfloat16 first; all products add up in float32. ``tf32`` and
-            ``ieee`` say how triton multiplies float32 features (elsewhere torch's own setting does). ``auto``
-            keeps the features' dtype and follows `torch.get_float32_matmul_precision`.
+        precision: ``bf16`` rounds the features to bfloat16 first; products add up in float32 all the same.
+            ``tf32`` and ``ieee`` say how triton multiplies float32 features (elsewhere torch's own setting
+            does). ``auto`` keeps the features' dtype and follows `torch.get_float32_matmul_precision`.
 
     Returns:
         Scalar float32 (float64 for float64 features): mean over the world's images, of both directions.
@@ -155,7 +155,8 @@ def contrastive_loss(
 
 
 def _scalar(value: Tensor | float, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-    value = torch.as_tensor(value, device=device)
+    # a plain number goes to the features' precision at once, not by way of float32
+    value = value.to(device) if isinstance(value, Tensor) else torch.tensor(value, dtype=dtype, device=device)
     if value.numel() != 1:
         raise UserError(f"{name} has shape {tuple(value.shape)}: expected one number")
     return value.reshape(()).to(dtype)

@@ -27,13 +27,15 @@ class Ranks:
         device: Of the tensors exchanged.
 
     Raises:
-        UserError: If torch.distributed is not initialised.
+        UserError: If torch.distributed is not initialised, or this process is not in the group.
     """
 
     def __init__(self, group: dist.ProcessGroup, num_local: int, device: torch.device) -> None:
         if not dist.is_initialized():
             raise UserError("process_group was given, but torch.distributed is not initialised (torchrun)")
         self.group, self.size, self.rank = group, dist.get_world_size(group), dist.get_rank(group)
+        if self.rank < 0:
+            raise UserError("process_group was given, but this process is not a member of it")
         counts = torch.zeros(self.size, dtype=torch.int64, device=device)
         counts[self.rank] = num_local
         self.counts = self.sum(counts).tolist()
@@ -86,10 +88,11 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         ranks: Ranks = ctx.ranks
+        dtype, grad = grad.dtype, grad.float() if grad.itemsize < 4 else grad  # sums of ranks in float32
         if dist.get_backend(ranks.group) == "nccl" and len(set(ranks.counts)) == 1:
             mine = grad.new_empty(ranks.counts[ranks.rank], *grad.shape[1:])
             dist.reduce_scatter_tensor(mine, grad.contiguous(), group=ranks.group)
-            return mine, None
+            return mine.to(dtype), None
         grad = grad.clone()
         dist.all_reduce(grad, group=ranks.group)
-        return grad[ranks.start : ranks.start + ranks.counts[ranks.rank]], None
+        return grad[ranks.start : ranks.start + ranks.counts[ranks.rank]].to(dtype), None

@@ -45,9 +45,9 @@ class Problem:
         positives: What matching pairs do.
         smoothing: Label smoothing in [0, 1).
         total: N.
+        precision: How the triton backend multiplies float32: ``tf32`` or ``ieee``.
         factor: The rank's result is its share of the world's loss times this; W, so that the mean over ranks
             (what DDP takes of gradients) is exact.
-        precision: How the triton backend multiplies: ``bf16``, ``fp16``, ``tf32`` or ``ieee``.
         reduce: (tensor, "sum" | "max") -> the same reduced over ranks.
     """
 
@@ -58,8 +58,8 @@ class Problem:
     positives: Positives
     smoothing: float
     total: int
-    factor: float = 1.0
     precision: str = "ieee"
+    factor: float = 1.0
     reduce: Callable[[Tensor, str], Tensor] = _alone
 
     @property

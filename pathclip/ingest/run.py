@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,8 +22,6 @@ from pathclip.shards import write_index
 from pathclip.tweets import sniff
 
 __all__ = ["ingest"]
-
-log = logging.getLogger("pathclip")
 
 
 def ingest(config: IngestConfig) -> IngestReport:
@@ -94,10 +91,7 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     write_json(config.out / "report.json", report)
     write_readme(config.out / "README.md", report, config)
     write_index(config.out, splits)
-    messages = [*messages, *_notes(report)]
-    for message in messages:
-        log.info("%s", message)
-    return IngestReport(config.out, report, state, tuple(messages))
+    return IngestReport(config.out, report, state, (*messages, *_notes(report)))
 
 
 def _new_generation(config: IngestConfig) -> IngestReport:

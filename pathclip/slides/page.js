@@ -7,6 +7,7 @@ const make = (tag, text, cls) => {
   if (cls) node.className = cls;
   return node;
 };
+const words = (name) => name.replaceAll("_", "_\u200b"); // long names may break at their underscores
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
 const xy = new Int32Array(bytes(data.tiles.xy));
 const chance = new Uint16Array(bytes(data.tiles.probability));
@@ -48,7 +49,7 @@ function scoreTable() {
   const body = classes.map((c) => c.name).sort((a, b) => data.scores[data.label_k][b] - data.scores[data.label_k][a]);
   $("scores").append(head, ...body.map((name) => {
     const row = make("tr"), cell = make("td");
-    cell.append(swatch(classes.find((c) => c.name === name)), name);
+    cell.append(named(classes.find((c) => c.name === name)));
     row.append(cell, ...ks.map((k) => {
       const best = Object.values(data.scores[k]).every((v) => v <= data.scores[k][name]);
       return make("td", data.scores[k][name].toFixed(3), best ? "best" : "");
@@ -59,6 +60,11 @@ function scoreTable() {
 function swatch(cls) {
   const node = make("span", "", "swatch");
   node.style.background = cls.colour;
+  return node;
+}
+function named(cls) {
+  const node = make("span", undefined, "named");
+  node.append(swatch(cls), make("span", words(cls.name)));
   return node;
 }
 scoreTable();
@@ -97,7 +103,7 @@ function paintOverlay() {
   $("legend").replaceChildren();
   if (shown === "best") {
     const seen = [...new Set(bestClass)].sort((a, b) => a - b);
-    $("legend").append(...seen.map((c) => { const s = make("span"); s.append(swatch(classes[c]), classes[c].name); return s; }));
+    $("legend").append(...seen.map((c) => named(classes[c])));
   } else {
     const bar = make("span", "", "bar");
     bar.style.background = "linear-gradient(to right," + VIRIDIS.map((c) => `rgb(${c})`).join(",") + ")";
@@ -206,7 +212,7 @@ function topTiles() {
   for (const group of data.top) {
     const row = make("div", undefined, "row"), label = make("div", undefined, "label"), pictures = make("div", undefined, "pictures");
     const cls = classes.findIndex((c) => c.name === group.class);
-    label.append(swatch(classes[cls]), group.class);
+    label.append(named(classes[cls]));
     for (const item of group.tiles) {
       const figure = make("figure");
       let image;

@@ -24,7 +24,8 @@ class DemoPlan:
         watch_every: Steps between looks at the held-out tiles, for the curve; nothing is chosen by them.
         slide_px: (width, height) of the slide.
         slide_mpp: Its scale at level 0.
-        workers: Processes that paint and ingest.
+        workers: Processes that paint and ingest; one, so that a plain script may call `run_demo` (spawned processes
+            would run the script again), and because starting more gains only seconds.
     """
 
     pictures: int = 900
@@ -38,8 +39,8 @@ class DemoPlan:
     lr: float = 2e-3
     watch_every: int = 40
     slide_px: tuple[int, int] = (4096, 3072)
-    slide_mpp: float = 0.5
-    workers: int = 2
+    slide_mpp: float = 1.0
+    workers: int = 1
 
     @property
     def field_um(self) -> float:

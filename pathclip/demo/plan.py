@@ -9,7 +9,7 @@ __all__ = ["FULL", "DemoPlan"]
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """Sizes of every stage, chosen so that the whole takes about three minutes on two cores.
+    """Sizes of every stage, chosen so that the whole takes about two minutes on two quiet cores.
 
     Attributes:
         pictures: Painted pictures of the dump that end as samples.
@@ -24,8 +24,8 @@ class DemoPlan:
         watch_every: Steps between looks at the held-out tiles, for the curve; nothing is chosen by them.
         slide_px: (width, height) of the slide.
         slide_mpp: Its scale at level 0.
-        workers: Processes that paint and ingest; one, so that a plain script may call `run_demo` (spawned processes
-            would run the script again), and because starting more gains only seconds.
+        workers: Processes that paint and ingest. One, so that a plain script may call `run_demo` (spawned
+            processes would run the script again); more would gain only seconds.
     """
 
     pictures: int = 900

@@ -77,6 +77,5 @@ def _probe(index: int) -> str | None:
 
         return None if probe(torch.device("cuda", index)) else "a small kernel gave a wrong result"
     except Exception as error:  # no compiler, a driver too old, a broken install: whatever it is, say it
-        return (
-            f"triton failed on a small kernel ({type(error).__name__}: {str(error).strip().splitlines()[:1]})"
-        )
+        first = (str(error).strip().splitlines() or [""])[0]
+        return f"triton failed on a small kernel ({type(error).__name__}: {first})"

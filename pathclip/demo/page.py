@@ -185,7 +185,7 @@ def _next(summary: dict[str, Any]) -> str:
         "pathclip data report dataset",
         "pathclip classify heldout --model run --classes tissues.json",
         "pathclip evaluate --model run --benchmark folder --data heldout --classes tissues.json --out again",
-        'pathclip search index "signet ring cells" --html found.html',
+        'pathclip search index "a lymphoid aggregate" --html found.html',
     )
     return f"<h2>Go on from here</h2><p>In this folder:</p><pre>{escape(chr(10).join(commands))}</pre>"
 

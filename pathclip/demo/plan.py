@@ -9,7 +9,7 @@ __all__ = ["FULL", "DemoPlan"]
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """Sizes of every stage, chosen so that the whole takes about two minutes on two quiet cores.
+    """Sizes of every stage, chosen so that the whole takes about 130 seconds of processor time.
 
     Attributes:
         pictures: Painted pictures of the dump that end as samples.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ def check_sets(config: TrainConfig) -> None:
         UserError: If a folder, split or prompt file is missing.
     """
     for zeroshot in config.eval.zeroshot.values():
-        _folder_of_classes(zeroshot)
-        _classes(zeroshot, config)
+        unknown = set(_folder_of_classes(zeroshot)) - set(_classes(zeroshot, config).labels)
+        if unknown:
+            raise UserError(
+                f"eval.zeroshot: {zeroshot.data} has folders that the prompts do not name: "
+                f"{', '.join(sorted(unknown))}; name the folders like the prompts' labels"
+            )
     for retrieval in config.eval.retrieval.values():
         Dataset.open(_dataset(retrieval, config)).shards(retrieval.split)
 
@@ -67,10 +72,12 @@ def _retrieval(model: DualEncoder, chosen: RetrievalSet, config: TrainConfig) ->
 
     images, captions, parts = [], [], []
     dataset = Dataset.open(_dataset(chosen, config))
-    for count, (jpg, record) in enumerate(dataset.samples(chosen.split)):
-        if count == chosen.limit:
-            break
-        images.append(Image.open(io.BytesIO(jpg)))
+    for jpg, record in islice(dataset.samples(chosen.split), chosen.limit):
+        try:
+            images.append(Image.open(io.BytesIO(jpg)))
+        except OSError as error:
+            log.warning("%s, sample %s left out: %s", chosen.split, record.get("sample_id"), error)
+            continue
         captions.append(record["captions"][0]["text"])
         if len(images) == CHUNK:
             parts.append(model.encode_images(images))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import signal
 import time
 from dataclasses import dataclass, field
@@ -86,6 +85,7 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
         config, run = open_run(config, resume, world)
         lock = claim(run / ".lock") if world.first else contextlib.nullcontext(True)
         with lock as owned, settings(config, world), stop_on_signal(signal.SIGTERM) as stop:
+            _warn_of_slow_bf16(config, world)
             if not owned:
                 raise UserError(
                     f"{run} is being trained by another process; wait for it or choose another out"
@@ -329,5 +329,10 @@ def _set_rng_state(world: World, state: torch.Tensor) -> None:
         torch.cuda.set_rng_state(state[length:].clone(), world.device)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _warn_of_slow_bf16(config: TrainConfig, world: World) -> None:
+    native = ("avx512_bf16", "amx_bf16", "bf16")  # x86, x86, Arm
+    path = Path("/proc/cpuinfo")
+    if config.precision != "bf16" or world.device.type != "cpu" or not (world.first and path.is_file()):
+        return
+    if not any(f" {flag} " in path.read_text().replace("\n", " ") for flag in native):
+        log.warning('this CPU emulates bfloat16, many times slower than float32: set precision = "fp32"')

@@ -37,10 +37,10 @@ class Watch:
             _cut_metrics(run / "metrics.jsonl", step)
             self.metrics = open(run / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
             if tensorboard:
-                module = require("tensorboard", extra="tracking", why="watch.tensorboard") and __import__(
-                    "torch.utils.tensorboard", fromlist=["SummaryWriter"]
-                )
-                self.board = module.SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+                require("tensorboard", extra="tracking", why="watch.tensorboard")
+                from torch.utils.tensorboard import SummaryWriter
+
+                self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def add_keys(self, keys: Sequence[str]) -> None:
         """The samples of this rank's share of a batch, in order."""

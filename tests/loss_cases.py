@@ -88,7 +88,7 @@ def solve(
 
 
 def assert_same(found: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float) -> None:
-    """Every entry within ``tolerance`` of the largest one, or of a usual one where all are next to nothing."""
+    """Every entry within ``tolerance`` of the largest one, or of a usual one where all are tiny."""
     usual = {"loss": 1.0, "d_scale": 1e-2, "d_bias": 1e-2}
     for name, value in truth.items():
         assert torch.isfinite(found[name]).all(), f"{name} is not finite"

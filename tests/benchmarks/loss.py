@@ -190,11 +190,13 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
-    for axis, key, label in (
-        (axes[0], "total_s", "forward + backward, seconds"),
-        (axes[1], "extra_mib", "peak memory above the inputs, MiB"),
-    ):
+    panels = [("total_s", "forward + backward, seconds"), ("extra_mib", "peak memory above the inputs, MiB")]
+    panels = [panel for panel in panels if any(row[panel[0]] != "" for row in rows)]
+    figure, grid = pyplot.subplots(
+        1, len(panels), figsize=(4.75 * len(panels), 3.8), layout="constrained", squeeze=False
+    )
+    axes = grid[0]
+    for axis, (key, label) in zip(axes, panels, strict=True):
         for name in dict.fromkeys(row["loss"] for row in rows):
             points = [(row["size"], row[key]) for row in rows if row["loss"] == name and row[key] != ""]
             axis.loglog(*zip(*points, strict=True), marker="o", label=name) if points else None

@@ -58,6 +58,8 @@ def verb(group: typer.Typer, name: str) -> Callable[[Callable[..., Outcome]], Ca
         def run(*args: Any, **kwargs: Any) -> None:
             logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
             logging.getLogger("pathclip").setLevel(logging.INFO)
+            # before torch loads: threads that spin while waiting slow training fivefold on a busy machine
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
             as_json = bool(kwargs.get("json"))
             try:
                 outcome = function(*args, **kwargs)

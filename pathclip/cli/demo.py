@@ -27,11 +27,6 @@ def demo(
 
     Example: pathclip demo --out demo
     """
-    import os
-
-    # before torch loads: threads that spin while they wait slow training fivefold on a busy machine
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
     from rich.console import Console
 
     from pathclip.demo import run_demo

@@ -9,13 +9,18 @@ import numpy as np
 from pathclip.batches.config import AugmentConfig
 from pathclip.batches.decode import Box
 
-__all__ = ["choose_box", "jitter_stain", "turn"]
+__all__ = ["choose_box", "jitter_stain", "restain", "turn"]
 
 # Optical density of haematoxylin, eosin and the residual in red, green, blue (Ruifrok & Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 UNMIX = np.linalg.inv(STAINS)
 DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # of each 8-bit value
+
+# Mean and spread, over H&E tiles of several laboratories, of a tile's mean and deviation in red, green, blue.
+TILE_MEAN, MEAN_SPREAD = np.array([170.0, 122.0, 175.0]), np.array([25.0, 28.0, 39.0])
+TILE_DEVIATION, DEVIATION_SPREAD = np.array([33.0, 41.0, 28.0]), np.array([7.0, 11.0, 10.0])
+MIN_DEVIATION = 8.0
 
 
 def choose_box(width: int, height: int, config: AugmentConfig, rng: np.random.Generator) -> Box:
@@ -64,3 +69,27 @@ def jitter_stain(image: np.ndarray, config: AugmentConfig, rng: np.random.Genera
     light *= 256
     light -= 0.5  # minus one, plus a half for rounding
     return np.clip(light, 0, 255, out=light).astype(np.uint8).reshape(image.shape)
+
+
+def restain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Give a share of the pictures the colours of a staining that was drawn at random.
+
+    Each channel is moved and stretched to a mean and a deviation drawn from those of H&E tiles. What remains
+    to learn from is structure, so that a slide of another laboratory is no stranger.
+
+    Args:
+        image: uint8 (H, W, 3).
+        config: ``restain`` is the share.
+        rng: Of this sample.
+
+    Source: after RandStainNA, Shen et al. 2022 (arXiv:2206.12694), in RGB and with fixed statistics.
+    """
+    if not config.restain or rng.random() >= config.restain:
+        return image
+    mean = TILE_MEAN + MEAN_SPREAD * rng.standard_normal(3)
+    deviation = np.maximum(TILE_DEVIATION + DEVIATION_SPREAD * rng.standard_normal(3), MIN_DEVIATION)
+    pixels = image.reshape(-1, 3).astype(np.float32)
+    own_mean, own_deviation = pixels.mean(0), pixels.std(0)
+    stretch = (deviation / (own_deviation + 5)).astype(np.float32)  # flat pictures keep from turning to noise
+    pixels = (pixels - own_mean) * stretch + (mean + 0.5).astype(np.float32)
+    return np.clip(pixels, 0, 255).astype(np.uint8).reshape(image.shape)

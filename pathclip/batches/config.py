@@ -23,6 +23,10 @@ class AugmentConfig(Config):
         0.01, ge=0, lt=1, description="add up to +- this optical density to each stain"
     )
 
+    restain: float = Field(
+        0.0, ge=0, le=1, description="share of pictures that get the colours of another staining at random"
+    )
+
     @classmethod
     def off(cls) -> AugmentConfig:
         """No change but the centre crop and the resize."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pathclip.batches.augment import choose_box, jitter_stain, turn
+from pathclip.batches.augment import choose_box, jitter_stain, restain, turn
 from pathclip.batches.batch import Batch, caption_id, stable_id
 from pathclip.batches.config import BatchConfig
 from pathclip.batches.decode import BadImageError, decode_crop
@@ -158,7 +158,7 @@ class ShardLoader:
             drawn = int(np.random.default_rng([*seeds, CAPTION]).integers(len(captions)))
         rng, augment = np.random.default_rng([*seeds, AUGMENT]), self.config.augment
         image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
-        image = jitter_stain(turn(image, augment, rng), augment, rng)
+        image = jitter_stain(restain(turn(image, augment, rng), augment, rng), augment, rng)
         out[...] = image.transpose(2, 0, 1)
         key = str(record["sample_id"])
         return _Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))

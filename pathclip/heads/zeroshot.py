@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathclip.heads.prompts import Prompts, load_prompts
 
 __all__ = ["ZeroShotResult", "build_classifier", "classify"]
 
+log = logging.getLogger("pathclip")
 PREDICTIONS_SCHEMA = "pathclip.predictions/1"
 
 
@@ -160,6 +162,15 @@ def classify(
     best = probabilities.argmax(dim=1).tolist() if items else []
     labels = tuple(None if i in failed else prompts.labels[b] for i, b in enumerate(best))
     names = tuple(describe(item, index) for index, item in enumerate(items))
+    if bad:
+        listed = "; ".join(f"{item.name}: {item.reason}" for item in bad[:3])
+        log.warning(
+            "%d of %d pictures cannot be read and have no label: %s%s",
+            len(bad),
+            len(items),
+            listed,
+            "; ..." if len(bad) > 3 else "",
+        )
     provenance = {
         **model.provenance(),
         "prompts": {**prompts.to_dict(), "sha256": prompts.sha256},

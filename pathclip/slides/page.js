@@ -23,9 +23,9 @@ $("answer").textContent = data.label === null ? "no tissue found" : data.label;
 function facts() {
   const mm = data.mpp === null ? "" : ` (${(data.size[0] * data.mpp / 1000).toFixed(1)} × ${(data.size[1] * data.mpp / 1000).toFixed(1)} mm)`;
   const parts = [
-    [data.tiles.count.toLocaleString("en"), " tiles of " + data.tiles.tile_px + " px" + (data.tiles.mpp === null ? "" : " at " + data.tiles.mpp + " µm/px")],
+    [data.tiles.count.toLocaleString("en"), " tiles of " + data.tiles.tile_px + " px" + (data.tiles.mpp === null ? "" : " at " + Number(data.tiles.mpp.toPrecision(4)) + " µm/px")],
     [data.size[0].toLocaleString("en") + " × " + data.size[1].toLocaleString("en"), " px" + mm],
-    [data.mpp === null ? "unknown" : data.mpp + " µm/px", " scale, from " + data.mpp_source],
+    [data.mpp === null ? "unknown" : Number(data.mpp.toPrecision(4)) + " µm/px", " scale, from " + data.mpp_source],
     [data.tissue_mm2.toFixed(2) + " mm²", " tissue"],
   ];
   if (data.agreement !== null) parts.unshift([Math.round(100 * data.agreement) + "%", " of the K agree"]);

@@ -22,7 +22,9 @@ HERE = Path(__file__).parent
 SMOKE = ["schedule.epochs=0.5", "batch.size=8", "batch.workers=0", "threads=1"]
 
 
-def run(tiles: Path, pairs: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
+def run(
+    tiles: Path, pairs: Path, out: Path, overrides: list[str], classes: Path | None = None
+) -> dict[str, Any]:
     """Ingest, train, evaluate; the figures."""
     pathclip.ingest(pathclip.IngestConfig(sources=[pairs], media=tiles, out=out / "dataset"))
     data = [f"data.dataset={out / 'dataset'}", f"out={out / 'run'}"]
@@ -32,7 +34,12 @@ def run(tiles: Path, pairs: Path, out: Path, overrides: list[str]) -> dict[str, 
     cost = {"wall_seconds": time.monotonic() - started, "cpu_seconds": _cpu_seconds() - before}
     scores = evaluate(
         EvaluateConfig(
-            model=str(trained.run), benchmark="folder", data=tiles, split="test", out=out / "scores"
+            model=str(trained.run),
+            benchmark="folder",
+            data=tiles,
+            split="test",
+            classes=str(classes) if classes else None,
+            out=out / "scores",
         )
     ).to_dict()
     figures = {"metrics": scores["metrics"], "intervals": scores["intervals"]}
@@ -78,7 +85,7 @@ def main() -> None:
         return
     if chosen.data is None or chosen.out is None:
         parser.error("give --data and --out, or --smoke")
-    result = run(chosen.data, chosen.data / "pairs.csv", chosen.out, [])
+    result = run(chosen.data, chosen.data / "pairs.csv", chosen.out, [], HERE / "classes.json")
     write_json(HERE / "result.json", result)
     print(result)
 

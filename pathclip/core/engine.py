@@ -32,9 +32,9 @@ def map(
 ) -> Iterator[tuple[T, R]]:
     """Yield ``(task, function(task))`` for every task.
 
-    ``serial`` keeps the order; the others yield as results come in. An exception of ``function`` is raised
-    here at once: functions that meet bad data return it as a result. A worker that dies (killed, out of
-    memory) is replaced and its task tried again, up to three times.
+    ``serial`` keeps the order; the others yield as results come in (of several at one moment the earliest task
+    first). An exception of ``function`` is raised here at once: functions that meet bad data return it as a
+    result. A worker that dies (killed, out of memory) is replaced and its task tried again, up to three times.
 
     Args:
         function: Picklable for ``processes`` (a module-level function or a ``functools.partial`` of one).
@@ -80,7 +80,8 @@ def _one_pool(
                 taken.pop(0)
             if not pending:
                 return None
-            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+            done = wait(pending, return_when=FIRST_COMPLETED).done
+            for future in [f for f in pending if f in done]:  # in the order of the tasks: a set has none
                 result = future.result()
                 yield pending.pop(future), result
     except BrokenProcessPool:

@@ -33,7 +33,7 @@ def map(
     """Yield ``(task, function(task))`` for every task.
 
     ``serial`` keeps the order; the others yield as results come in, the earliest task first where several are
-    in. An exception of ``function`` is raised here at once: functions that meet bad data return it as a result.
+    in. An exception of ``function`` is raised here at once: functions that meet bad data return it as result.
     A worker that dies (killed, out of memory) is replaced and its task tried again, up to three times.
 
     Args:

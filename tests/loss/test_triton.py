@@ -123,13 +123,17 @@ def test_auto_precision_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.operands(torch.float32, "auto") == (torch.float32, "tf32")
 
 
-HOPPER = [(kernel, 90, tile) for kernel, both in tiles.HOPPER.items() for tile in both]
+HOPPER = [
+    (kernel, 90, tile, work) for kernel, by_work in tiles.HOPPER.items() for work, tile in by_work.items()
+]
 LADDER = [
-    (kernel, capability, steps[-1]) for kernel, steps in tiles.LADDER.items() for capability in (80, 90)
+    (kernel, capability, steps[-1], "plain")
+    for kernel, steps in tiles.LADDER.items()
+    for capability in (80, 90)
 ]
 
 
-@pytest.mark.parametrize(("kernel", "capability", "tile"), [*HOPPER, *LADDER], ids=str)
+@pytest.mark.parametrize(("kernel", "capability", "tile", "work"), [*HOPPER, *LADDER])
 def test_kernels_compile_for_gpus_that_are_not_here(
     kernel: tiles.Kernel,
     capability: int,

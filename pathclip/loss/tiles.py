@@ -67,11 +67,17 @@ class Tile:
         return found | {"num_warps": self.warps, "num_stages": self.stages}
 
 
-_PLAIN = Tile(128, 256, 64, tma=True)
-_COMPARE = Tile(128, 128, 64, tma=True)
 HOPPER: dict[Kernel, dict[Work, Tile]] = {
-    "sums": {"plain": _PLAIN, "compare": _COMPARE, "count": Tile(128, 64, 64, 4, tma=True)},
-    "coefficients": {"plain": _PLAIN, "compare": _COMPARE, "count": _COMPARE},
+    "sums": {
+        "plain": Tile(128, 128, 64, warps=4, group=16, tma=True, flat=True),
+        "compare": Tile(128, 128, 64, tma=True, flat=True),
+        "count": Tile(128, 64, 64, warps=4, tma=True, flat=True),
+    },
+    "coefficients": {
+        "plain": Tile(128, 128, 64, group=16, tma=True),
+        "compare": Tile(128, 128, 64, group=16, tma=True, registers=128),
+        "count": Tile(128, 128, 64, group=16, tma=True, registers=128),
+    },
 }
 # Everything else, and float32: the first that fits the shared memory of a program.
 LADDER: dict[Kernel, tuple[Tile, ...]] = {

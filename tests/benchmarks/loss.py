@@ -6,7 +6,8 @@
 
 Prints a table with ratios and writes results/loss-<device>.csv beside this file. Losses of this process
 alternate, so that a busy machine slows all of them alike; the ratio of medians is the figure to quote. Peak
-memory is taken in a process per loss and size on a CPU, from the allocator on a GPU. A peer that is not installed is named and left out.
+memory is taken in a process per loss and size on a CPU, from the allocator on a GPU. A peer that is not
+installed, or fails, is named and left out.
 """
 
 from __future__ import annotations
@@ -67,9 +68,11 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         _show(rows[-len(measured) :])
     path = options.out / f"loss-{_slug(_device_name(options.device))}.csv"
     options.out.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    more = options.append and path.exists()
+    with path.open("a" if more else "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
+        if not more:
+            writer.writeheader()
         writer.writerows(rows)
     print(f"wrote {path}")
     if options.plot:
@@ -92,6 +95,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--python", default=[], action="append", metavar="PEER=PATH")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", default=HERE / "results", type=Path)
+    parser.add_argument("--append", action="store_true", help="keep the rows that the CSV holds")
     parser.add_argument("--plot", default=None, type=Path, help="a PNG of time and memory against N")
     return parser.parse_args(arguments)
 
@@ -115,8 +119,10 @@ def _times(
     for name, loss in list(here.items()):
         try:
             loss_peers.step(loss, inputs)  # warm-up: compiles, tunes, touches memory
-        except torch.cuda.OutOfMemoryError:
-            print(f"{name} at N={size}: out of memory")
+        except Exception as error:  # out of memory, or a peer that this machine cannot run
+            print(f"{name} at N={size}: {str(error).strip().splitlines()[0]:.120}")
+            for x in inputs:
+                x.grad = None
             del here[name], rows[name]
             continue
         if size <= ERROR_SIZE:

@@ -107,10 +107,13 @@ PARITY = [
         for mode in MODES
         for dtype in (F32, F64)
     ],
-    *[(n, 768, MODES[2], dtype) for n in (1, 63) for dtype in (F32, F64)],
+    *[(n, d, MODES[2], dtype) for n in (1, 7, 63, 65) for d in (512, 768) for dtype in (F32, F64)],
     *[(1000, 512, mode, F32) for mode in MODES],
-    (1000, 768, MODES[2], F32),
-    *[pytest.param(4097, 64, mode, F32, marks=pytest.mark.slow) for mode in (MODES[2], MODES[4])],
+    *[(1000, d, MODES[2], F32) for d in (64, 100, 768)],
+    *[
+        pytest.param(4097, d, mode, F32, marks=pytest.mark.slow)
+        for d, mode in ((64, MODES[4]), (100, MODES[0]), (512, MODES[2]), (768, MODES[6]))
+    ],
 ]
 
 

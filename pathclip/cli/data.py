@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -81,3 +81,53 @@ def explain(
             lines.append(f"{name}: rejected at {row['stage']}: {row['code']}, {row['meaning']}{detail}")
     lines += [f"captions {row['sample_id']}: {row['text']}" for row in found["captions"]]
     return Outcome(data=found, text=[escape(line) for line in lines])
+
+
+@verb(group, "takedown")
+def takedown(
+    folder: Folder,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="Post ids (or sample ids, or pictures of a table): one a line, or a CSV."),
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Compliance events of posts and users, as JSON lines.")
+    ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="EMB_DIR", help="An index built from the dataset; may be repeated."),
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="The key of the ids, where ingest was given one.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what would leave, write nothing.")
+    ] = False,
+    json: JsonOption = False,
+) -> Outcome:
+    """Remove posts or authors from every file of a dataset, and from indexes built of it.
+
+    Untouched shards keep their bytes; a later ingest leaves the same posts out. Files under --media stay.
+
+    Example: pathclip data takedown dataset --events compliance.jsonl --also emb
+    """
+    from pathclip.cli._text import plain
+    from pathclip.core.errors import UserError
+    from pathclip.ingest import read_events, read_ids
+    from pathclip.ingest import takedown as take_down
+
+    if (ids is None) == (events is None):
+        raise UserError("name what to take down: either --ids FILE or --events FILE")
+    requests = read_ids(ids) if ids is not None else read_events(events)  # type: ignore[arg-type]
+    done = take_down(folder, requests, key_file=key_file, removers=_removers(also or []), dry_run=dry_run)
+    text = [plain(line) for line in done.lines()]
+    return Outcome(done.to_json(), text, exit_code=1 if done.unread else 0)
+
+
+def _removers(folders: list[Path]) -> list[Any]:
+    """One per index; a folder that is none is found before anything is changed."""
+    if not folders:
+        return []
+    from pathclip.heads.index import remover  # loads torch, which nothing else here needs
+
+    return [remover(folder) for folder in folders]

@@ -13,7 +13,9 @@ from pathclip.ingest.codes import MEANING, STAGES, Code
 from pathclip.ingest.config import PRESETS, CollectConfig, ImageConfig, IngestConfig, preset
 from pathclip.ingest.explain import explain
 from pathclip.ingest.report import IngestReport, open_report
+from pathclip.ingest.requests import Requests, read_events, read_ids
 from pathclip.ingest.run import ingest
+from pathclip.ingest.takedown import Remaining, TakedownReport, takedown
 
 __all__ = [
     "MEANING",
@@ -24,11 +26,17 @@ __all__ = [
     "ImageConfig",
     "IngestConfig",
     "IngestReport",
+    "Remaining",
+    "Requests",
+    "TakedownReport",
     "check",
     "explain",
     "ingest",
     "open_report",
     "preset",
+    "read_events",
+    "read_ids",
+    "takedown",
 ]
 
 

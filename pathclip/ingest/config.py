@@ -26,7 +26,7 @@ from pathclip.pairs import (
 
 __all__ = ["PRESETS", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
-COLLECT_VERSION = 1
+COLLECT_VERSION = 2
 PLAN_VERSION = 1
 PACK_VERSION = 1
 

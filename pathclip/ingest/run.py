@@ -12,12 +12,14 @@ from pathclip.core.files import claim, write_json
 from pathclip.ingest.collect import collect, media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.generation import clear_leftovers, swap_in
+from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
 from pathclip.ingest.materialise import materialise
 from pathclip.ingest.plan import plan, write_plan
 from pathclip.ingest.readme import write_readme
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
+from pathclip.ingest.tombstones import Tombstones
 from pathclip.shards import write_index
 from pathclip.tweets import sniff
 
@@ -51,6 +53,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     with claim(private / "lock") as owned:
         if not owned:
             raise UserError(f"another run is writing {config.out}; wait for it, or choose another --out")
+        finish(config.out)  # a takedown that was killed
         clear_leftovers(config.out)
         try:
             return _run(config)
@@ -83,7 +86,7 @@ def _run(config: IngestConfig) -> IngestReport:
 def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -> IngestReport:
     """The road in five lines; ``index.json`` comes last of all and says that everything is there."""
     private = config.out / "private"
-    collected = collect(config, private / "parts")
+    collected = collect(config, private / "parts", Tombstones.load(private, key))
     planned = plan(collected, config, key)
     write_plan(planned, private)
     splits = materialise(config, config.out, collected.folders.roots)
@@ -101,6 +104,9 @@ def _new_generation(config: IngestConfig) -> IngestReport:
     key = config.out / "private" / "key"
     if config.key_file is None and key.is_file():
         shutil.copy2(key, fresh / "private" / "key")
+    stones = config.out / "private" / "tombstones.parquet"
+    if stones.is_file():
+        shutil.copy2(stones, fresh / "private" / "tombstones.parquet")
     report = _run(config.replace(out=fresh, force_new=False))
     swap_in(config.out, fresh)
     return IngestReport(
@@ -147,7 +153,8 @@ def _dry_run(config: IngestConfig) -> IngestReport:
     named = config.key_file or (own if own.is_file() else None)
     key = load_key(own.parent, named) if named is not None else b"a dry run's key: its ids are not kept"
     with tempfile.TemporaryDirectory(prefix="pathclip-") as folder:
-        report = make_report(plan(collect(config, Path(folder) / "parts"), config, key))
+        gone = Tombstones.load(own.parent, key) if named is not None else None
+        report = make_report(plan(collect(config, Path(folder) / "parts", gone), config, key))
     return IngestReport(config.out, report, "dry-run", (_intention(config, key), *_notes(report)))
 
 

@@ -32,9 +32,9 @@ def map(
 ) -> Iterator[tuple[T, R]]:
     """Yield ``(task, function(task))`` for every task.
 
-    ``serial`` keeps the order; the others yield as results come in (of several at one moment the earliest task
-    first). An exception of ``function`` is raised here at once: functions that meet bad data return it as a
-    result. A worker that dies (killed, out of memory) is replaced and its task tried again, up to three times.
+    ``serial`` keeps the order; the others yield as results come in, the earliest task first where several are
+    in. An exception of ``function`` is raised here at once: functions that meet bad data return it as result.
+    A worker that dies (killed, out of memory) is replaced and its task tried again, up to three times.
 
     Args:
         function: Picklable for ``processes`` (a module-level function or a ``functools.partial`` of one).

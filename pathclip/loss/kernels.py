@@ -10,18 +10,13 @@ Importing this module imports triton; `pathclip.loss` does so only when the back
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
 __all__ = [
-    "BLOCK_ROWS",
     "INTERPRETED",
-    "SPAN",
     "coefficient_kernel",
     "gradient_kernel",
     "probe",
@@ -31,8 +26,10 @@ __all__ = [
 
 @triton.jit
 def _products(
-    a_ptr,
-    b_ptr,
+    a_in,
+    b_in,
+    a_first,
+    b_first,
     a_rows,
     b_rows,
     D: tl.constexpr,
@@ -40,27 +37,37 @@ def _products(
     BLOCK_B: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
+    TMA: tl.constexpr,
 ):
-    """(BLOCK_A, BLOCK_B) products <a, b> in float32; rows are int64 and within bounds."""
+    """(BLOCK_A, BLOCK_B) products <a, b> in float32, of rows that follow each other.
+
+    With TMA the features are descriptors, read from ``a_first`` and ``b_first`` on: what lies outside counts
+    as 0. Else they are pointers, and rows are int32 and within bounds.
+    """
+    if not TMA:  # a feature's place may pass 2^31
+        a_rows, b_rows = a_rows.to(tl.int64), b_rows.to(tl.int64)
     acc = tl.zeros((BLOCK_A, BLOCK_B), dtype=tl.float32)
     for start in range(0, D, BLOCK_K):
         k = start + tl.arange(0, BLOCK_K)
-        if D % BLOCK_K == 0:
-            a = tl.load(a_ptr + a_rows[:, None] * D + k[None, :])
-            b = tl.load(b_ptr + b_rows[None, :] * D + k[:, None])
+        if TMA:
+            a = a_in.load([a_first, start])
+            b = b_in.load([b_first, start]).T
+        elif D % BLOCK_K == 0:
+            a = tl.load(a_in + a_rows[:, None] * D + k[None, :])
+            b = tl.load(b_in + b_rows[None, :] * D + k[:, None])
         else:
-            a = tl.load(a_ptr + a_rows[:, None] * D + k[None, :], mask=k[None, :] < D, other=0.0)
-            b = tl.load(b_ptr + b_rows[None, :] * D + k[:, None], mask=k[:, None] < D, other=0.0)
+            a = tl.load(a_in + a_rows[:, None] * D + k[None, :], mask=k[None, :] < D, other=0.0)
+            b = tl.load(b_in + b_rows[None, :] * D + k[:, None], mask=k[:, None] < D, other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
     return acc
 
 
 @triton.jit
-def _agree(image_ids_ptr, text_ids_ptr, i, j, K: tl.constexpr):
-    """Which pairs agree in any of their K ids."""
-    agree = tl.load(image_ids_ptr + i * K) == tl.load(text_ids_ptr + j * K)
+def _agree(image_ids_ptr, text_ids_ptr, i, j, num_rows, num_columns, K: tl.constexpr):
+    """Which pairs agree in any of their K ids, int32 (K, B) and (K, M)."""
+    agree = tl.load(image_ids_ptr + i) == tl.load(text_ids_ptr + j)
     for k in tl.static_range(1, K):
-        agree = agree | (tl.load(image_ids_ptr + i * K + k) == tl.load(text_ids_ptr + j * K + k))
+        agree |= tl.load(image_ids_ptr + k * num_rows + i) == tl.load(text_ids_ptr + k * num_columns + j)
     return agree
 
 
@@ -103,7 +110,7 @@ def _coefficients(
     own = tl.load(own_ptr + i) == j
     match = own
     if MASKED or SHARED:
-        match = own | _agree(image_ids_ptr, text_ids_ptr, i, j, K)
+        match = own | _agree(image_ids_ptr, text_ids_ptr, i, j, num_rows, num_columns, K)
     if SIGLIP:
         positive = match if SHARED else own
         terms = _sigmoid_terms(acc, scale_ptr, bias_ptr, positive)
@@ -118,7 +125,8 @@ def _coefficients(
         else:
             g = tl.exp2(z - tl.load(row_shift_ptr)) * (by_row + by_column)
     if MASKED:
-        g = tl.where(match & (j != tl.load(own_ptr + i)), 0.0, g)
+        hidden = match & (own == 0)
+        g = tl.where(hidden, 0.0, g)
     if not SIGLIP:
         if SHARED:
             share = tl.load(row_ptr + num_rows + i) + tl.load(column_ptr + num_columns + j)
@@ -129,9 +137,17 @@ def _coefficients(
             last: tl.constexpr = 2 if SHARED else 1
             even = tl.load(row_ptr + last * num_rows + i) + tl.load(column_ptr + last * num_columns + j)
             if MASKED:
-                even = tl.where(match & (j != tl.load(own_ptr + i)), 0.0, even)
+                even = tl.where(hidden, 0.0, even)
             g -= even
     return tl.where(inside, g, 0.0)
+
+
+@triton.jit
+def _inside(inside_rows, inside_columns, EVEN: tl.constexpr):
+    """Which pairs of a tile lie in the matrix; EVEN: all of them, and the compiler drops the question."""
+    if EVEN:
+        return tl.full((inside_rows.shape[0], inside_columns.shape[0]), True, dtype=tl.int1)
+    return inside_rows[:, None] & inside_columns[None, :]
 
 
 @triton.jit
@@ -145,55 +161,12 @@ def _grouped(pid, num_down, num_across, GROUP: tl.constexpr):
 
 
 INTERPRETED = isinstance(_products, InterpretedFunction)  # TRITON_INTERPRET=1: kernels run on the CPU
-BLOCK_ROWS = 16 if INTERPRETED else 128  # rows of a tile in `sums_kernel`: one partial sum of a column each
-SPAN = 32 if INTERPRETED else 1024  # columns of a program there: one partial sum of a row each
 
 
-def _configs(names: str, *choices: tuple[int, ...]) -> list[triton.Config]:
-    """Block sizes as named, then warps and stages."""
-    if INTERPRETED:
-        return [triton.Config({f"BLOCK_{name}": 16 for name in names} | {"GROUP": 2})]
-    return [
-        triton.Config(
-            {f"BLOCK_{name}": size for name, size in zip(names, sizes, strict=True)} | {"GROUP": 8},
-            num_warps=warps,
-            num_stages=stages,
-        )
-        for *sizes, warps, stages in choices
-    ]
-
-
-# They compete once per width, size bucket and objective; one that does not fit the device drops out, the last
-# fits any. Left out is what the compiler spills heavily for sm_80 and sm_90: 128 x 128 tiles on 4 warps.
-_SUMS = _configs(
-    "NK", (128, 64, 8, 3), (128, 64, 8, 4), (128, 32, 8, 4), (256, 64, 8, 3), (64, 64, 4, 3), (64, 32, 4, 2)
-)
-_TILES = _configs(
-    "MNK",
-    (128, 128, 64, 8, 3),
-    (128, 128, 64, 8, 4),
-    (128, 256, 64, 8, 3),
-    (128, 64, 64, 4, 3),
-    (64, 64, 32, 4, 2),
-)
-_STRIPS = _configs(
-    "MNKD", (64, 64, 64, 512, 8, 3), (64, 64, 64, 256, 8, 3), (64, 64, 32, 128, 4, 3), (64, 32, 32, 64, 4, 2)
-)
-_KEY = ["bucket", "D", "K", "SIGLIP", "MASKED", "SHARED", "SMOOTH", "OWN_SHIFTS", "PRECISION"]
-
-
-def _tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
-    """The tuner; under the interpreter the one configuration, as triton 3.2's tuner wants a GPU to exist."""
-    if INTERPRETED:
-        return triton.heuristics({n: lambda _, size=size: size for n, size in configs[0].kwargs.items()})
-    return triton.autotune(configs=configs, key=key)
-
-
-@_tuned(_SUMS, [*_KEY, "MAXIMA"])
-@triton.jit(do_not_specialize=["bucket", "first_row", "num_rows", "num_columns", "num_blocks", "num_spans"])
+@triton.jit(do_not_specialize=["first_row", "num_rows", "num_columns", "num_blocks", "num_spans"])
 def sums_kernel(
-    image_ptr,
-    text_ptr,
+    image_in,
+    text_in,
     scale_ptr,
     bias_ptr,
     row_shift_ptr,
@@ -208,7 +181,6 @@ def sums_kernel(
     num_columns,
     num_blocks,
     num_spans,
-    bucket,
     D: tl.constexpr,
     K: tl.constexpr,
     SIGLIP: tl.constexpr,
@@ -218,11 +190,14 @@ def sums_kernel(
     OWN_SHIFTS: tl.constexpr,
     MAXIMA: tl.constexpr,
     PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr,
     SPAN: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
+    TMA: tl.constexpr,
+    FLATTEN: tl.constexpr,
 ):
     """Partial sums (or maxima) of rows over SPAN columns, and of columns over BLOCK_M rows.
 
@@ -231,10 +206,11 @@ def sums_kernel(
     ones. Logits count in units of ln 2. SIGLIP fills rows only: sums of softplus and of coefficients.
     """
     block, span = _grouped(tl.program_id(0), num_blocks, num_spans, GROUP)
+    first = first_row + block * BLOCK_M
     local = block * BLOCK_M + tl.arange(0, BLOCK_M)
     rows = first_row + local
     inside_rows = rows < num_rows
-    i = tl.minimum(rows, num_rows - 1).to(tl.int64)
+    i = tl.minimum(rows, num_rows - 1)
     own_column = tl.load(own_ptr + i)[:, None]
     factor = tl.load(scale_ptr)
     width = num_blocks * BLOCK_M
@@ -245,17 +221,20 @@ def sums_kernel(
     row_hits = tl.zeros((BLOCK_M,), dtype=tl.float32)
     row_seen = tl.zeros((BLOCK_M,), dtype=tl.float32)
     row_visible = tl.zeros((BLOCK_M,), dtype=tl.float32)
-    for start in range(span * SPAN, tl.minimum(span * SPAN + SPAN, num_columns), BLOCK_N):
+    stop = tl.minimum(span * SPAN + SPAN, num_columns)
+    for start in tl.range(span * SPAN, stop, BLOCK_N, flatten=FLATTEN):
         columns = start + tl.arange(0, BLOCK_N)
         inside_columns = columns < num_columns
-        j = tl.minimum(columns, num_columns - 1).to(tl.int64)
-        inside = inside_rows[:, None] & inside_columns[None, :]
-        acc = _products(image_ptr, text_ptr, i, j, D, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
+        j = tl.minimum(columns, num_columns - 1)
+        inside = _inside(inside_rows, inside_columns, EVEN)
+        acc = _products(image_in, text_in, first, start, i, j, D, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, TMA)
         own = own_column == j[None, :]
         match = own
         visible = inside
         if MASKED or SHARED:
-            match = own | _agree(image_ids_ptr, text_ids_ptr, i[:, None], j[None, :], K)
+            match = own | _agree(
+                image_ids_ptr, text_ids_ptr, i[:, None], j[None, :], num_rows, num_columns, K
+            )
         if MASKED:
             visible = inside & (own | (match == 0))
         z = acc * factor
@@ -313,21 +292,12 @@ def sums_kernel(
         tl.store(row_at + (first_even + 1) * row_slot, row_visible)
 
 
-@_tuned(_TILES, _KEY)
 @triton.jit(
-    do_not_specialize=[
-        "bucket",
-        "first_row",
-        "last_row",
-        "first_column",
-        "last_column",
-        "num_rows",
-        "num_columns",
-    ]
+    do_not_specialize=["first_row", "last_row", "first_column", "last_column", "num_rows", "num_columns"]
 )
 def coefficient_kernel(
-    image_ptr,
-    text_ptr,
+    image_in,
+    text_in,
     scale_ptr,
     bias_ptr,
     row_shift_ptr,
@@ -346,7 +316,6 @@ def coefficient_kernel(
     num_columns,
     out_stride,
     target,
-    bucket,
     D: tl.constexpr,
     K: tl.constexpr,
     SIGLIP: tl.constexpr,
@@ -355,10 +324,12 @@ def coefficient_kernel(
     SMOOTH: tl.constexpr,
     OWN_SHIFTS: tl.constexpr,
     PRECISION: tl.constexpr,
+    EVEN: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
+    TMA: tl.constexpr,
 ):
     """G of rows [first_row, last_row) and columns [first_column, last_column), in out's dtype."""
     num_down = tl.cdiv(last_row - first_row, BLOCK_M)
@@ -367,9 +338,10 @@ def coefficient_kernel(
     local_rows = down * BLOCK_M + tl.arange(0, BLOCK_M)
     local_columns = across * BLOCK_N + tl.arange(0, BLOCK_N)
     rows, columns = first_row + local_rows, first_column + local_columns
-    inside = (rows < last_row)[:, None] & (columns < last_column)[None, :]
-    i, j = tl.minimum(rows, last_row - 1).to(tl.int64), tl.minimum(columns, last_column - 1).to(tl.int64)
-    acc = _products(image_ptr, text_ptr, i, j, D, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
+    inside = _inside(rows < last_row, columns < last_column, EVEN)
+    i, j = tl.minimum(rows, last_row - 1), tl.minimum(columns, last_column - 1)
+    row, column = first_row + down * BLOCK_M, first_column + across * BLOCK_N
+    acc = _products(image_in, text_in, row, column, i, j, D, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, TMA)
     g = _coefficients(
         acc,
         i[:, None],
@@ -398,11 +370,10 @@ def coefficient_kernel(
     tl.store(at, g.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-@_tuned(_STRIPS, [*_KEY, "TEXT"])
-@triton.jit(do_not_specialize=["bucket", "num_rows", "num_columns"])
+@triton.jit(do_not_specialize=["num_rows", "num_columns"])
 def gradient_kernel(
-    image_ptr,
-    text_ptr,
+    image_in,
+    text_in,
     scale_ptr,
     bias_ptr,
     row_shift_ptr,
@@ -416,7 +387,6 @@ def gradient_kernel(
     num_rows,
     num_columns,
     target,
-    bucket,
     D: tl.constexpr,
     K: tl.constexpr,
     SIGLIP: tl.constexpr,
@@ -430,21 +400,20 @@ def gradient_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    GROUP: tl.constexpr,
 ):
     """G T (for TEXT, G^T I) without ever storing G: (B or M, D) float32, a program per strip of rows."""
     num_a = num_columns if TEXT else num_rows
     num_b = num_rows if TEXT else num_columns
-    a_ptr = text_ptr if TEXT else image_ptr
-    b_ptr = image_ptr if TEXT else text_ptr
+    a_ptr = text_in if TEXT else image_in
+    b_ptr = image_in if TEXT else text_in
     a_all = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    a = tl.minimum(a_all, num_a - 1).to(tl.int64)
+    a = tl.minimum(a_all, num_a - 1)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     total = tl.zeros((BLOCK_M, BLOCK_D), dtype=tl.float32)
     for start in range(0, num_b, BLOCK_N):
         b_all = start + tl.arange(0, BLOCK_N)
-        b = tl.minimum(b_all, num_b - 1).to(tl.int64)
-        acc = _products(a_ptr, b_ptr, a, b, D, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION)
+        b = tl.minimum(b_all, num_b - 1)
+        acc = _products(a_ptr, b_ptr, 0, 0, a, b, D, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, False)
         i = b[None, :] if TEXT else a[:, None]
         j = a[:, None] if TEXT else b[None, :]
         g = _coefficients(
@@ -471,9 +440,9 @@ def gradient_kernel(
             SMOOTH,
             OWN_SHIFTS,
         )
-        features = tl.load(b_ptr + b[:, None] * D + d[None, :], mask=d[None, :] < D, other=0.0)
+        features = tl.load(b_ptr + b[:, None].to(tl.int64) * D + d[None, :], mask=d[None, :] < D, other=0.0)
         total = tl.dot(g.to(features.dtype), features, total, input_precision=PRECISION)
-    at = out_ptr + a[:, None] * D + d[None, :]
+    at = out_ptr + a[:, None].to(tl.int64) * D + d[None, :]
     tl.store(at, total, mask=(a_all < num_a)[:, None] & (d < D)[None, :])
 
 

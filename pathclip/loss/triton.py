@@ -10,6 +10,7 @@ way in all); or two kernels compute G again on the fly and store nothing of size
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from pathclip.loss import kernels
 from pathclip.loss.infonce import LOG2E, Coefficients, Shifts
 from pathclip.loss.infonce import infonce as _infonce
 from pathclip.loss.problem import Problem
+from pathclip.loss.tiles import Kernel, Tile, Work, choose_tile, interpreted_tile
 
 __all__ = ["infonce", "siglip"]
 
@@ -31,12 +33,29 @@ MIN_BLOCK = 1024  # rows and columns below which a block's products would run at
 
 def infonce(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem) -> Tensor:
     """Same value and gradients as `pathclip.loss.reference.infonce`; the bias's gradient is zero."""
-    return _infonce(image, text, scale, bias, problem, Fused())
+    return _infonce(image, text, scale, bias, _small_ids(problem), Fused())
 
 
 def siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, problem: Problem) -> Tensor:
     """Same value and gradients as `pathclip.loss.reference.siglip`."""
-    return _Siglip.apply(image, text, scale, bias, problem)
+    return _Siglip.apply(image, text, scale, bias, _small_ids(problem))
+
+
+def _small_ids(problem: Problem) -> Problem:
+    """The same problem with int32 numbers for its ids: half the registers of a tile that compares them."""
+    if problem.image_ids is None or problem.text_ids is None:
+        return problem
+    count = len(problem.image_ids)
+    numbers = [
+        torch.cat(both).unique(return_inverse=True)[1].int()
+        for both in zip(problem.image_ids.T, problem.text_ids.T, strict=True)
+    ]
+    image_ids, text_ids = (torch.stack([n[part] for n in numbers], 1) for part in _halves(count))
+    return replace(problem, image_ids=image_ids, text_ids=text_ids)
+
+
+def _halves(count: int) -> tuple[slice, slice]:
+    return slice(count), slice(count, None)
 
 
 class Fused:
@@ -118,13 +137,12 @@ class _Tiles:
         self.image, self.text, self.problem = image, text, problem
         nothing = factor  # stands where a kernel takes a pointer that it will not read
         ids = problem.image_ids
-        self.image, self.text, self.problem = image, text, problem
         self.shifts = Shifts(nothing, nothing) if shifts is None else Shifts(*(x * LOG2E for x in shifts))
-        self.inputs = (image, text, factor, nothing if bias is None else bias, *self.shifts)
+        self.inputs = (factor, nothing if bias is None else bias, *self.shifts)
         self.coefficients = (nothing, nothing) if coefficients is None else coefficients
-        self.pairs = (problem.own, *(problem.own if x is None else x for x in (ids, problem.text_ids)))
+        own = problem.own.int()
+        self.pairs = (own, *(own if x is None else x.T.contiguous() for x in (ids, problem.text_ids)))
         self.flags = {
-            "bucket": (len(image) * len(text)).bit_length() // 2,  # sizes that share a tuned configuration
             "D": image.shape[1],
             "K": 1 if ids is None else ids.shape[1],
             "SIGLIP": bias is not None,
@@ -135,11 +153,33 @@ class _Tiles:
             "PRECISION": problem.precision if image.dtype == torch.float32 else "ieee",
         }
 
+    def tile(self, kernel: Kernel) -> Tile:
+        """The shape a kernel takes for this problem."""
+        if kernels.INTERPRETED:
+            return interpreted_tile(kernel)
+        more = {
+            "count": self.flags["SMOOTH"] or (self.flags["SHARED"] and not self.flags["SIGLIP"]),
+            "compare": any(self.flags[name] for name in ("SIGLIP", "MASKED", "SHARED", "OWN_SHIFTS")),
+        }
+        work: Work = "count" if more["count"] else "compare" if more["compare"] else "plain"
+        return choose_tile(kernel, self.image, work)
+
+    def _features(self, tile: Tile) -> tuple[Any, Any]:
+        """Images and texts as a kernel takes them: pointers, or descriptors of a tile's reads."""
+        if not tile.tma:
+            return self.image, self.text
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        images = TensorDescriptor.from_tensor(self.image, [tile.m, tile.k])
+        return images, TensorDescriptor.from_tensor(self.text, [tile.n, tile.k])
+
     def sums(self, slots: int, *, maxima: bool = False) -> tuple[Tensor, Tensor]:
         """(slots, B) and (slots, M) sums, or maxima; the columns are empty for siglip."""
         num_rows, num_columns = len(self.image), len(self.text)
-        block, span = kernels.BLOCK_ROWS, kernels.SPAN
-        num_spans = -(-num_columns // span)
+        tile = self.tile("sums")
+        block = tile.m
+        num_spans = -(-num_columns // tile.span)
+        even = num_rows % block == 0 and num_columns % tile.n == 0
         per_launch = max(1, PARTIAL_BYTES // (4 * slots * num_columns))
         siglip = self.flags["SIGLIP"]
         flags = self.flags | ({"SHARED": False, "SMOOTH": False} if maxima else {})  # they change sums only
@@ -151,6 +191,7 @@ class _Tiles:
             column_out = torch.empty((1, 1, 1) if siglip else (slots, num_blocks, num_columns), **new)
             with torch.cuda.device_of(self.image):
                 kernels.sums_kernel[(num_blocks * num_spans,)](
+                    *self._features(tile),
                     *self.inputs,
                     *self.pairs,
                     row_out,
@@ -162,8 +203,8 @@ class _Tiles:
                     num_spans,
                     **flags,
                     MAXIMA=maxima,
-                    BLOCK_M=block,
-                    SPAN=span,
+                    EVEN=even,
+                    **tile.options("sums"),
                 )
             all_rows.append(row_out.amax(1) if maxima else row_out.sum(1))
             part = column_out.amax(1) if maxima else column_out.sum(1)
@@ -197,10 +238,10 @@ class _Tiles:
 
     def _coefficients(self, out: Tensor, rows: slice, columns: slice) -> None:
         height, width = out.shape
+        tile = self.tile("coefficients")
         with torch.cuda.device_of(self.image):
-            kernels.coefficient_kernel[
-                lambda meta: (-(-height // meta["BLOCK_M"]) * -(-width // meta["BLOCK_N"]),)
-            ](
+            kernels.coefficient_kernel[(-(-height // tile.m) * -(-width // tile.n),)](
+                *self._features(tile),
                 *self.inputs,
                 *self.coefficients,
                 *self.pairs,
@@ -214,19 +255,19 @@ class _Tiles:
                 width,
                 2.0 * (1 - self.problem.smoothing),
                 **self.flags,
+                EVEN=height % tile.m == 0 and width % tile.n == 0,
+                **tile.options("coefficients"),
             )
 
     def _by_strips(self, d_text: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """As `_by_products`, with kernels that compute G again and store none of it."""
         d_image = torch.empty_like(self.image, dtype=torch.float32)
+        tile = self.tile("strips")
         for out, is_text in ((d_image, False), (d_text, True)):
             with torch.cuda.device_of(self.image):
-                kernels.gradient_kernel[
-                    lambda meta, n=len(out): (
-                        -(-n // meta["BLOCK_M"]),
-                        -(-self.image.shape[1] // meta["BLOCK_D"]),
-                    )
-                ](
+                kernels.gradient_kernel[(-(-len(out) // tile.m), -(-out.shape[1] // tile.d))](
+                    self.image,
+                    self.text,
                     *self.inputs,
                     *self.coefficients,
                     *self.pairs,
@@ -236,6 +277,7 @@ class _Tiles:
                     2.0 * (1 - self.problem.smoothing),
                     **self.flags,
                     TEXT=is_text,
+                    **tile.options("strips"),
                 )
         for rows in _cut(len(d_image), BLOCK_ROWS):
             yield rows, d_image[rows]

@@ -45,6 +45,26 @@ def test_every_objective_agrees_with_the_reference(
     assert_same(solve(case, "triton", SINGLE), solve(case.cast(SINGLE), "reference"), 2e-5)
 
 
+@pytest.mark.parametrize(("kind", "positives", "smoothing"), [MODES[0], MODES[5], MODES[7]])
+@pytest.mark.parametrize("columns", [None, 29, 64])
+@pytest.mark.usefixtures("backward")
+def test_features_read_by_descriptors_give_the_same_bits(
+    kind: str, positives: str, smoothing: float, columns: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton.tools.tensor_descriptor")
+    case = make_case(
+        64 if columns == 64 else 37, columns, 24, kind=kind, positives=positives, smoothing=smoothing
+    )
+    plain = solve(case, "triton", SINGLE)
+    tile = fused.interpreted_tile
+    monkeypatch.setattr(
+        fused,
+        "interpreted_tile",
+        lambda kernel: replace(tile(kernel), tma=kernel != "strips", flat=kernel == "sums"),
+    )
+    assert_same(solve(case, "triton", SINGLE), plain, 0)
+
+
 @pytest.mark.parametrize(("kind", "positives", "smoothing"), [MODES[2], MODES[5], MODES[7]])
 @pytest.mark.usefixtures("backward")
 def test_float16_operands_add_up_in_float32(kind: str, positives: str, smoothing: float) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pathclip.core.errors import UserError
-from pathclip.loss import LossConfig, backend, contrastive_loss
+from pathclip.loss import LossConfig, backend, contrastive_loss, tiles
 
 HERE = Path(__file__).resolve().parent
 GPU = torch.device("cuda", 0)
@@ -123,12 +123,26 @@ def test_auto_precision_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backend.operands(torch.float32, "auto") == (torch.float32, "tf32")
 
 
-@pytest.mark.parametrize("name", ["sums_kernel", "coefficient_kernel", "gradient_kernel"])
-@pytest.mark.parametrize("capability", [80, 90])
+HOPPER = [
+    (kernel, 90, tile, work) for kernel, by_work in tiles.HOPPER.items() for work, tile in by_work.items()
+]
+LADDER = [
+    (kernel, capability, steps[-1], "plain")
+    for kernel, steps in tiles.LADDER.items()
+    for capability in (80, 90)
+]
+
+
+@pytest.mark.parametrize(("kernel", "capability", "tile", "work"), [*HOPPER, *LADDER])
 def test_kernels_compile_for_gpus_that_are_not_here(
-    name: str, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kernel: tiles.Kernel,
+    capability: int,
+    tile: tiles.Tile,
+    work: tiles.Work,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    triton = pytest.importorskip("triton", minversion="3.3")  # the compiler's interface changed then
+    triton = pytest.importorskip("triton", minversion="3.4")  # the compiler's interface changed then
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -137,23 +151,54 @@ def test_kernels_compile_for_gpus_that_are_not_here(
     if kernels.INTERPRETED:
         pytest.skip("kernels are interpreted in this process")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    tuned = getattr(kernels, name)
-    config = tuned.configs[-1]
-    constants = {"D": 512, "K": 2, "SIGLIP": False, "MASKED": True, "SHARED": False, "SMOOTH": False}
-    constants |= {"OWN_SHIFTS": False, "PRECISION": "ieee", **config.kwargs}
-    constants |= {"MAXIMA": False, "TEXT": True, "SPAN": kernels.SPAN}
-    constants.setdefault("BLOCK_M", kernels.BLOCK_ROWS)
-    kinds = {"image_ptr": "*bf16", "text_ptr": "*bf16", "own_ptr": "*i64", "image_ids_ptr": "*i64"}
-    kinds |= {"text_ids_ptr": "*i64", "target": "fp32"}
-    arguments = tuned.fn.arg_names
+    function = {
+        "sums": kernels.sums_kernel,
+        "coefficients": kernels.coefficient_kernel,
+        "strips": kernels.gradient_kernel,
+    }[kernel]
+    options = tile.options(kernel)
+    launch = {name: options.pop(name) for name in ("num_warps", "num_stages")}
+    constants = {"D": 512, "K": 2, "SIGLIP": False, "MASKED": work == "compare", "SMOOTH": False}
+    constants |= {"SHARED": work == "count"}
+    constants |= {"OWN_SHIFTS": False, "PRECISION": "ieee", "EVEN": False, "MAXIMA": False, "TEXT": True}
+    constants |= options
+    arguments = function.arg_names
     constants = {key: value for key, value in constants.items() if key in arguments}
+    kinds = dict.fromkeys(("own_ptr", "image_ids_ptr", "text_ids_ptr"), "*i32") | {"target": "fp32"}
+    for name, rows in (("image_in", tile.m), ("text_in", tile.n)):
+        kinds[name] = f"tensordesc<bf16[{rows}, {tile.k}]>" if tile.tma else "*bf16"
     signature = {
         key: "constexpr" if key in constants else kinds.get(key, "*fp32" if key.endswith("_ptr") else "i32")
         for key in arguments
     }
-    source = ASTSource(tuned.fn, signature, {(arguments.index(key),): v for key, v in constants.items()})
-    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    source = ASTSource(function, signature, {(arguments.index(key),): v for key, v in constants.items()})
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch)
     assert len(compiled.asm["cubin"]) > 1000
-    assert compiled.metadata.shared <= 48 << 10  # the last configuration fits any device
+    assert compiled.metadata.shared <= (227 if tile.tma else 48) << 10  # the last step fits any device
     assert ("wgmma" if capability == 90 else "mma.sync") in compiled.asm["ptx"]
+    if tile.tma:
+        assert "cp.async.bulk.tensor" in compiled.asm["ptx"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "shared", "dtype", "width", "expected"),
+    [
+        (9, 227 << 10, torch.bfloat16, 512, tiles.HOPPER["sums"]["plain"]),
+        (9, 227 << 10, torch.bfloat16, 100, tiles.LADDER["sums"][0]),  # descriptors want rows of 16 bytes
+        (9, 227 << 10, torch.float32, 512, tiles.LADDER["sums"][0]),
+        (8, 163 << 10, torch.bfloat16, 512, tiles.LADDER["sums"][0]),
+        (8, 99 << 10, torch.float32, 512, tiles.LADDER["sums"][1]),
+        (8, 48 << 10, torch.float32, 512, tiles.LADDER["sums"][2]),
+    ],
+)
+def test_the_tile_follows_from_the_gpu_and_the_features(
+    capability: int,
+    shared: int,
+    dtype: torch.dtype,
+    width: int,
+    expected: tiles.Tile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiles, "_device", lambda index: (capability, shared))
+    monkeypatch.setattr(tiles, "_descriptors", lambda: True)
+    assert tiles.choose_tile("sums", torch.empty(4, width, dtype=dtype), "plain") == expected

@@ -37,13 +37,19 @@ def verify(
 
     Example: pathclip data verify dataset
     """
-    from pathclip.ingest import check
+    from pathclip.ingest import check, notes_on
 
-    found = check(folder, decode=decode)
+    found, notes = check(folder, decode=decode), notes_on(folder)
     verdict = "all is well" if found.ok else f"{len(found.problems)} problems"
     return Outcome(
-        data={"ok": found.ok, "shards": found.shards, "samples": found.samples, "problems": found.problems},
-        text=[*found.problems, f"{found.shards} shards, {found.samples} samples: {verdict}"],
+        data={
+            "ok": found.ok,
+            "shards": found.shards,
+            "samples": found.samples,
+            "problems": found.problems,
+            "notes": notes,
+        },
+        text=[*found.problems, *notes, f"{found.shards} shards, {found.samples} samples: {verdict}"],
         exit_code=0 if found.ok else 1,
     )
 
@@ -81,6 +87,33 @@ def explain(
             lines.append(f"{name}: rejected at {row['stage']}: {row['code']}, {row['meaning']}{detail}")
     lines += [f"captions {row['sample_id']}: {row['text']}" for row in found["captions"]]
     return Outcome(data=found, text=[escape(line) for line in lines])
+
+
+@verb(group, "card")
+def card(
+    folder: Folder,
+    legal_basis: Annotated[
+        str | None,
+        typer.Option(help="Why the posts may be used and shared. Mandatory, unless the card states it."),
+    ] = None,
+    license: Annotated[str | None, typer.Option(help="Licence, as Hugging Face spells it.")] = None,
+    name: Annotated[str | None, typer.Option(help="Title of the card.")] = None,
+    creator: Annotated[str | None, typer.Option(help="Who made the dataset.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where it can be found.")] = None,
+    json: JsonOption = False,
+) -> Outcome:
+    """Write README.md (for Hugging Face) and croissant.json again, from counts and what is stated here.
+
+    What stands below the last line of the card is kept.
+
+    Example: pathclip data card dataset --legal-basis "own posts; all authors agreed in writing"
+    """
+    from pathclip.cli._text import plain
+    from pathclip.ingest import card as write
+
+    path = write(folder, legal_basis=legal_basis, license=license, name=name, creator=creator, url=url)
+    croissant = path.with_name("croissant.json")
+    return Outcome({"card": path, "croissant": croissant}, [plain(f"{path} and {croissant} are written")])
 
 
 @verb(group, "takedown")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 import types
 
-from pathclip.ingest.check import check
+from pathclip.ingest.card import card
+from pathclip.ingest.check import check, notes_on
 from pathclip.ingest.codes import MEANING, STAGES, Code
-from pathclip.ingest.config import PRESETS, CollectConfig, ImageConfig, IngestConfig, preset
+from pathclip.ingest.config import PRESETS, CardConfig, CollectConfig, ImageConfig, IngestConfig, preset
 from pathclip.ingest.explain import explain
 from pathclip.ingest.report import IngestReport, open_report
 from pathclip.ingest.requests import Requests, read_events, read_ids
@@ -21,6 +22,7 @@ __all__ = [
     "MEANING",
     "PRESETS",
     "STAGES",
+    "CardConfig",
     "Code",
     "CollectConfig",
     "ImageConfig",
@@ -29,9 +31,11 @@ __all__ = [
     "Remaining",
     "Requests",
     "TakedownReport",
+    "card",
     "check",
     "explain",
     "ingest",
+    "notes_on",
     "open_report",
     "preset",
     "read_events",

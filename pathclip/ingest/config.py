@@ -24,7 +24,7 @@ from pathclip.pairs import (
     TextConfig,
 )
 
-__all__ = ["PRESETS", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
+__all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
 COLLECT_VERSION = 2
 PLAN_VERSION = 1
@@ -48,6 +48,18 @@ class ImageConfig(Config):
 
     min_side_px: int = Field(default=128, ge=1, description="shortest side a picture may have")
     max_aspect: float = Field(default=6.0, ge=1, description="long side over short side")
+
+
+class CardConfig(Config):
+    """What only a person can say of the dataset; it changes the card and nothing else."""
+
+    legal_basis: str | None = Field(
+        default=None, min_length=3, description="why the posts may be used and shared; there is no default"
+    )
+    name: str = Field(default="Image-text pairs in pathology", min_length=1, description="title of the card")
+    license: str = Field(default="other", min_length=1, description="licence, as Hugging Face spells it")
+    creator: str | None = Field(default=None, min_length=1, description="who made the dataset")
+    url: str | None = Field(default=None, min_length=1, description="where the dataset can be found")
 
 
 class IngestConfig(Config):
@@ -78,6 +90,7 @@ class IngestConfig(Config):
     dedup: DedupConfig = Field(default_factory=DedupConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     pack: PackConfig = Field(default_factory=PackConfig)
+    card: CardConfig = Field(default_factory=CardConfig)
 
     @field_validator("sources", mode="before")
     @classmethod

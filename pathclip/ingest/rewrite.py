@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pathclip.core.files import atomic_path, read_json, write_json
+from pathclip.ingest.card import read_card, settings_of, write_card
 from pathclip.ingest.journal import Journal
 from pathclip.ingest.media import names_of
 from pathclip.ingest.report import recount
@@ -35,9 +36,12 @@ def rewrite(journal: Journal, found: Survey) -> int:
     _rejects(journal, private, found, places)
     _provenance(journal, private, found)
     touched = _plan(journal, private, found)
-    num_shards = _shards(journal, found, touched)
-    write_json(journal.staged("report.json"), _report(journal, found, posts, repeated))
-    return num_shards
+    splits = _shards(journal, found, touched)
+    report = _report(journal, found, posts, repeated)
+    write_json(journal.staged("report.json"), report)
+    stated = read_card(journal.out / "README.md")
+    write_card(journal.out, journal.root, report, splits, stated, settings_of(journal.out))
+    return len(touched)
 
 
 def edit(journal: Journal, path: Path, change: Callable[[Row], Row | None], more: Iterable[Row] = ()) -> bool:
@@ -226,7 +230,7 @@ def _plan(journal: Journal, private: Path, found: Survey) -> set[str]:
     return touched
 
 
-def _shards(journal: Journal, found: Survey, touched: set[str]) -> int:
+def _shards(journal: Journal, found: Survey, touched: set[str]) -> dict[str, list[ShardInfo]]:
     """Write the touched shards from what they hold; all others keep their bytes."""
     dataset = Dataset.open(journal.out)
     splits: dict[str, list[ShardInfo]] = {}
@@ -245,7 +249,7 @@ def _shards(journal: Journal, found: Survey, touched: set[str]) -> int:
                 journal.delete(Path(shard.path).with_suffix(suffix).as_posix())
     if touched:
         write_index(journal.root, splits)
-    return len(touched)
+    return splits
 
 
 def _remaining(path: Path, found: Survey) -> Iterator[Sample]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import claim, write_json
+from pathclip.ingest.card import merged, read_card, write_card
 from pathclip.ingest.collect import collect, media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.generation import clear_leftovers, swap_in
@@ -16,11 +17,10 @@ from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
 from pathclip.ingest.materialise import materialise
 from pathclip.ingest.plan import plan, write_plan
-from pathclip.ingest.readme import write_readme
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
 from pathclip.ingest.tombstones import Tombstones
-from pathclip.shards import write_index
+from pathclip.shards import Dataset, ShardInfo, write_index
 from pathclip.tweets import sniff
 
 __all__ = ["ingest"]
@@ -78,6 +78,9 @@ def _run(config: IngestConfig) -> IngestReport:
             )
         state, messages = decide(config, before)
         if state == "unchanged":
+            dataset = Dataset.open(config.out)
+            splits = {split: list(shards) for split, shards in dataset.splits.items()}
+            _write_card(config, open_report(config.out).data, splits)
             return IngestReport(config.out, open_report(config.out).data, state, tuple(messages))
     write_record(config, now, state)
     return _phases(config, key, state, messages)
@@ -92,9 +95,15 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     splits = materialise(config, config.out, collected.folders.roots)
     report = make_report(planned)
     write_json(config.out / "report.json", report)
-    write_readme(config.out / "README.md", report, config)
+    _write_card(config, report, splits)
     write_index(config.out, splits)
     return IngestReport(config.out, report, state, (*messages, *_notes(report)))
+
+
+def _write_card(config: IngestConfig, report: dict[str, Any], splits: dict[str, list[ShardInfo]]) -> None:
+    """The card states what the settings state, else what it stated before."""
+    stated = merged(config.card, read_card(config.out / "README.md"))
+    write_card(config.out, config.out, report, splits, stated, config.sections())
 
 
 def _new_generation(config: IngestConfig) -> IngestReport:
@@ -104,9 +113,12 @@ def _new_generation(config: IngestConfig) -> IngestReport:
     key = config.out / "private" / "key"
     if config.key_file is None and key.is_file():
         shutil.copy2(key, fresh / "private" / "key")
-    stones = config.out / "private" / "tombstones.parquet"
-    if stones.is_file():
-        shutil.copy2(stones, fresh / "private" / "tombstones.parquet")
+    for name in (
+        "private/tombstones.parquet",
+        "README.md",
+    ):  # takedowns, and what a person stated, outlast it
+        if (config.out / name).is_file():
+            shutil.copy2(config.out / name, fresh / name)
     report = _run(config.replace(out=fresh, force_new=False))
     swap_in(config.out, fresh)
     return IngestReport(

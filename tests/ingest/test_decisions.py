@@ -291,7 +291,7 @@ def test_nothing_private_leaves_the_private_folder(dump, tmp_path):
     dump.post("1234567890123", "Melanoma, thanks @handle_x https://t.co/zzz", "a", author_id="987654321098")
     run(dump, tmp_path / "out")
     public = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and "private" not in p.parts]
-    assert len(public) == 6
+    assert len(public) == 7
     for path in public:
         data = path.read_bytes()
         for secret in (

@@ -9,7 +9,14 @@ from pathlib import Path
 __all__ = ["clear_leftovers", "swap_in"]
 
 FOLDERS = ("shards", "private/parts", "private/rejects")
-PRIVATE = ("private/key", "private/plan.parquet", "private/provenance.parquet", "private/run.json")
+PRIVATE = (
+    "private/key",
+    "private/plan.parquet",
+    "private/provenance.parquet",
+    "private/thumbs.parquet",
+    "private/report.html",
+    "private/run.json",
+)
 PUBLIC = ("report.json", "README.md", "croissant.json", "index.json")
 
 

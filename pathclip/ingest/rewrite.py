@@ -17,8 +17,10 @@ from pathclip.ingest.card import read_card, settings_of, write_card
 from pathclip.ingest.journal import Journal
 from pathclip.ingest.media import names_of
 from pathclip.ingest.report import recount
+from pathclip.ingest.report_page import write_page
 from pathclip.ingest.survey import Survey, files_of
 from pathclip.ingest.tables import items_to_tables, read_rows, rows_to_tweets, write_rows
+from pathclip.ingest.thumbs import KEPT
 from pathclip.ingest.tombstones import TAKEN_DOWN
 from pathclip.shards import Dataset, Sample, ShardInfo, ShardReader, write_index, write_shard
 from pathclip.tweets import Fault
@@ -39,6 +41,7 @@ def rewrite(journal: Journal, found: Survey) -> int:
     splits = _shards(journal, found, touched)
     report = _report(journal, found, posts, repeated)
     write_json(journal.staged("report.json"), report)
+    _page(journal, private, found, report)
     stated = read_card(journal.out / "README.md")
     write_card(journal.out, journal.root, report, splits, stated, settings_of(journal.out))
     return len(touched)
@@ -264,6 +267,25 @@ def _remaining(path: Path, found: Survey) -> Iterator[Sample]:
             texts = tuple((c["text"], c["source"]) for c in captions)
             yield Sample(**{n: record[n] for n in names}, captions=texts, jpg=bytes(reader.jpg(i)))
     reader.close()
+
+
+def _page(journal: Journal, private: Path, found: Survey, report: dict[str, Any]) -> None:
+    """The page without pictures of what left, and without captions that are not what they were."""
+    touched = found.taken | found.pictures | found.fewer
+    gone = {
+        f"t:{key}" if tweet is None else f"x:{tweet}:{key}" for tweet, key in touched
+    } | found.copies.keys()
+
+    def thumb(row: Row) -> Row | None:
+        name = row["candidate_id"]
+        if name in gone or name.partition("#")[0] in gone or name.split(":")[1] in found.posts:
+            return None
+        return {**row, "note": found.gone.scrubbed(row["note"]) if row["code"] != KEPT else row["note"]}
+
+    for path in files_of(private, "thumbs"):
+        edit(journal, path, thumb)
+        shown = read_rows([journal.current("private/thumbs.parquet")])
+        write_page(journal.staged("private/report.html"), report, shown)
 
 
 def _report(journal: Journal, found: Survey, posts: int, repeated: int) -> dict[str, Any]:

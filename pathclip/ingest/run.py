@@ -19,6 +19,9 @@ from pathclip.ingest.materialise import materialise
 from pathclip.ingest.plan import plan, write_plan
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
+from pathclip.ingest.report_page import write_page
+from pathclip.ingest.tables import read_rows
+from pathclip.ingest.thumbs import write_thumbs
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.shards import Dataset, ShardInfo, write_index
 from pathclip.tweets import sniff
@@ -95,6 +98,8 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     splits = materialise(config, config.out, collected.folders.roots)
     report = make_report(planned)
     write_json(config.out / "report.json", report)
+    write_thumbs(private / "thumbs.parquet", planned.candidates, collected.folders.roots)
+    write_page(private / "report.html", report, read_rows([private / "thumbs.parquet"]))
     _write_card(config, report, splits)
     write_index(config.out, splits)
     return IngestReport(config.out, report, state, (*messages, *_notes(report)))

@@ -34,6 +34,7 @@ class Survey:
         captioned: Caption rows of the samples in ``captions``, so that empty ones are known.
         orphans: Samples that leave because no caption is left, to their picture.
         pictures: Every kept picture that loses all its samples without being taken down itself.
+        fewer: Pictures that stay with fewer captions.
         captioning: Post id to a sample that it still captions.
         found: Requested ids that something was known of.
         before: Requested ids that had been taken down before.
@@ -50,6 +51,7 @@ class Survey:
     captioned: Counter[str] = field(default_factory=Counter)
     orphans: dict[str, Picture] = field(default_factory=dict)
     pictures: set[Picture] = field(default_factory=set)
+    fewer: set[Picture] = field(default_factory=set)
     captioning: dict[str, str] = field(default_factory=dict)
     found: set[str] = field(default_factory=set)
     before: set[str] = field(default_factory=set)
@@ -67,7 +69,7 @@ class Survey:
 
 def files_of(private: Path, table: str) -> list[Path]:
     """The parquet files of a table of the private folder."""
-    folders = {"rejects": private / "rejects", "plan": private, "provenance": private}
+    folders = {"rejects": private / "rejects", "plan": private, "provenance": private, "thumbs": private}
     return sorted(folders.get(table, private / "parts").glob(f"{table}*.parquet"))
 
 
@@ -189,6 +191,7 @@ def _samples(private: Path, found: Survey) -> None:
             elif row["tweet_id"]:
                 found.captioning[row["tweet_id"]] = row["sample_id"]
     found.pictures = set(found.orphans.values()) - staying
+    found.fewer = {place[name] for name in found.captions if name not in found.samples}
 
 
 def _cause_of(found: Survey, picture: Picture) -> str | None:

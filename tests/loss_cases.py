@@ -97,6 +97,23 @@ def assert_same(found: dict[str, Tensor], truth: dict[str, Tensor], tolerance: f
         assert error <= tolerance, f"{name} is off by {error:.2e} of its largest entry"
 
 
+def sure_case(kind: str, positives: str, smoothing: float, size: int) -> Case:
+    """Scale 100 and wide features: softmax minus target is about 1e-10, which float64 still resolves."""
+    case = make_case(size, width=256, kind=kind, positives=positives, smoothing=smoothing, scale=100.0)
+    options = dict(case.options or {})
+    if positives != "diagonal":  # every id once: with duplicates nothing is sure
+        options |= {"image_ids": torch.arange(size), "text_ids": torch.arange(size)}
+    return replace(case, options=options).cast(torch.float32)
+
+
+def assert_gradients_near(case: Case, backend: str, tolerance: float) -> None:
+    """Float32 gradients, relative to their own length however small that is."""
+    found, truth = solve(case, backend, torch.float32), solve(case, "reference")
+    for name in ("d_image", "d_text"):
+        error = float((found[name] - truth[name]).norm() / truth[name].norm())
+        assert error <= tolerance, f"{name} is off by {error:.2e} of its length"
+
+
 def formula(case: Case) -> float:
     """The loss as `pathclip.loss.problem` and its sources spell it, in plain Python, sum by sum."""
     options = case.options or {}

@@ -51,6 +51,7 @@ class Chunked:
             keeping = len(kept) < budget
             z = blocks.product(scaled, columns, blocks.buffer() if keeping else buffer)
             hidden = _add_hits(z, row_sums, column_sums, problem, rows, columns)
+            _leave_out_own(z, problem, rows, columns)
             if shifts.common:
                 e = _exponentials(z, shifts.rows, hidden)
                 row_sums[0, rows] += e.sum(1)
@@ -96,13 +97,16 @@ class Chunked:
             by_row, by_column = coefficients.rows[:, rows, None], coefficients.columns[:, columns]
             e = next(again, None)
             z = blocks.product(scaled, columns, buffer) if e is None else None
+            if z is not None:
+                _leave_out_own(z, problem, rows, columns)
             if shifts.common:
                 e = _exponentials(z, shifts.rows, hidden) if z is not None else e
                 g = torch.add(by_row[0], by_column[0], out=spare[: e.numel()].view_as(e)).mul_(e)
             else:
                 g = _exponentials(z.clone(), shifts.rows[rows, None], hidden).mul_(by_row[0])
                 g.add_(_exponentials(z, shifts.columns[columns], hidden).mul_(by_column[0]))
-            _take_targets(g, match, hidden, by_row, by_column, problem, rows, columns)
+            _take_targets(g, match, hidden, by_row, by_column, problem)
+            _set_own(g, coefficients.own[rows], problem, rows, columns)
             gradients.add(g, rows, columns)
         return gradients.scaled(scale, factor)
 
@@ -187,6 +191,17 @@ def _add_hits(
     return hidden
 
 
+def _leave_out_own(z: Tensor, problem: Problem, rows: slice, columns: slice) -> None:
+    _set_own(z, torch.full_like(z[:, 0], -torch.inf), problem, rows, columns)
+
+
+def _set_own(block: Tensor, values: Tensor, problem: Problem, rows: slice, columns: slice) -> None:
+    """Puts a value per row at the row's own pair, where the block holds it."""
+    column, inside = problem.owned(rows, columns)
+    at = torch.arange(len(block), device=block.device), column
+    block[at] = values.where(inside, block[at])
+
+
 def _take_targets(
     g: Tensor,
     match: Tensor | None,
@@ -194,15 +209,10 @@ def _take_targets(
     by_row: Tensor,
     by_column: Tensor,
     problem: Problem,
-    rows: slice,
-    columns: slice,
 ) -> None:
-    """Takes the targets off the softmaxes of a block, in place."""
+    """Takes the targets of all but own pairs off the softmaxes of a block, in place."""
     if problem.shared and match is not None:
         g.sub_((by_row[1] + by_column[1]).mul_(match))
-    else:
-        column, inside = problem.owned(rows, columns)
-        g[torch.arange(len(g), device=g.device), column] -= 2 * (1 - problem.smoothing) * inside.to(g.dtype)
     if problem.smoothing:
         even = by_row[-1] + by_column[-1]
         g.sub_(even if hidden is None else even.masked_fill_(hidden, 0))

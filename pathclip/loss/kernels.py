@@ -92,10 +92,10 @@ def _coefficients(
     column_shift_ptr,
     row_ptr,
     column_ptr,
+    own_value_ptr,
     own_ptr,
     image_ids_ptr,
     text_ids_ptr,
-    target,
     K: tl.constexpr,
     SIGLIP: tl.constexpr,
     MASKED: tl.constexpr,
@@ -103,10 +103,7 @@ def _coefficients(
     SMOOTH: tl.constexpr,
     OWN_SHIFTS: tl.constexpr,
 ):
-    """G of `pathclip.loss.infonce` (or of siglip) for a tile of products; 0 outside the matrix.
-
-    Rounding comes later: softmax minus target is formed in float32, where p - 1 does not cancel.
-    """
+    """G of `pathclip.loss.infonce` (or of siglip) for a tile of products; 0 outside the matrix."""
     own = tl.load(own_ptr + i) == j
     match = own
     if MASKED or SHARED:
@@ -124,21 +121,16 @@ def _coefficients(
             g += tl.exp2(z - tl.load(column_shift_ptr + j)) * by_column
         else:
             g = tl.exp2(z - tl.load(row_shift_ptr)) * (by_row + by_column)
-    if MASKED:
-        hidden = match & (own == 0)
-        g = tl.where(hidden, 0.0, g)
-    if not SIGLIP:
         if SHARED:
             share = tl.load(row_ptr + num_rows + i) + tl.load(column_ptr + num_columns + j)
             g -= tl.where(match, share, 0.0)
-        else:
-            g -= tl.where(own, target, 0.0)
         if SMOOTH:
             last: tl.constexpr = 2 if SHARED else 1
-            even = tl.load(row_ptr + last * num_rows + i) + tl.load(column_ptr + last * num_columns + j)
-            if MASKED:
-                even = tl.where(hidden, 0.0, even)
-            g -= even
+            g -= tl.load(row_ptr + last * num_rows + i) + tl.load(column_ptr + last * num_columns + j)
+    if MASKED:
+        g = tl.where(match & (own == 0) if SIGLIP else match, 0.0, g)
+    if not SIGLIP:
+        g = tl.where(own, tl.load(own_value_ptr + i), g)
     return tl.where(inside, g, 0.0)
 
 
@@ -202,8 +194,9 @@ def sums_kernel(
     """Partial sums (or maxima) of rows over SPAN columns, and of columns over BLOCK_M rows.
 
     row_out is (slots, num_spans, num_blocks * BLOCK_M), column_out (slots, num_blocks, num_columns), both
-    float32. Slots: exponentials; under SHARED sum and count of matching logits; under SMOOTH of visible
-    ones. Logits count in units of ln 2. SIGLIP fills rows only: sums of softplus and of coefficients.
+    float32. Slots: exponentials of all but own pairs; under SHARED sum and count of matching logits; under
+    SMOOTH of visible ones. Logits count in units of ln 2. SIGLIP fills rows only: sums of softplus and of
+    coefficients.
     """
     block, span = _grouped(tl.program_id(0), num_blocks, num_spans, GROUP)
     first = first_row + block * BLOCK_M
@@ -230,13 +223,13 @@ def sums_kernel(
         acc = _products(image_in, text_in, first, start, i, j, D, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, TMA)
         own = own_column == j[None, :]
         match = own
-        visible = inside
+        visible, counted = inside, inside & (own == 0)
         if MASKED or SHARED:
             match = own | _agree(
                 image_ids_ptr, text_ids_ptr, i[:, None], j[None, :], num_rows, num_columns, K
             )
         if MASKED:
-            visible = inside & (own | (match == 0))
+            visible, counted = inside & (own | (match == 0)), inside & (match == 0)
         z = acc * factor
         column_at = column_out_ptr + block.to(tl.int64) * num_columns + columns
         slot = num_blocks.to(tl.int64) * num_columns
@@ -257,11 +250,11 @@ def sums_kernel(
         else:
             if OWN_SHIFTS:
                 e = tl.exp2(z - tl.load(row_shift_ptr + i)[:, None])
-                row_sum += tl.sum(tl.where(visible, e, 0.0), 1)
+                row_sum += tl.sum(tl.where(counted, e, 0.0), 1)
                 e = tl.exp2(z - tl.load(column_shift_ptr + j)[None, :])
-                e = tl.where(visible, e, 0.0)
+                e = tl.where(counted, e, 0.0)
             else:
-                e = tl.where(visible, tl.exp2(z - tl.load(row_shift_ptr)), 0.0)
+                e = tl.where(counted, tl.exp2(z - tl.load(row_shift_ptr)), 0.0)
                 row_sum += tl.sum(e, 1)
             tl.store(column_at, tl.sum(e, 0), mask=inside_columns)
             if SHARED:
@@ -304,10 +297,11 @@ def coefficient_kernel(
     column_shift_ptr,
     row_ptr,
     column_ptr,
+    own_value_ptr,
     own_ptr,
     image_ids_ptr,
     text_ids_ptr,
-    out_ptr,
+    out,
     first_row,
     last_row,
     first_column,
@@ -315,7 +309,6 @@ def coefficient_kernel(
     num_rows,
     num_columns,
     out_stride,
-    target,
     D: tl.constexpr,
     K: tl.constexpr,
     SIGLIP: tl.constexpr,
@@ -330,6 +323,7 @@ def coefficient_kernel(
     BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr,
     TMA: tl.constexpr,
+    TMA_OUT: tl.constexpr,
 ):
     """G of rows [first_row, last_row) and columns [first_column, last_column), in out's dtype."""
     num_down = tl.cdiv(last_row - first_row, BLOCK_M)
@@ -355,10 +349,10 @@ def coefficient_kernel(
         column_shift_ptr,
         row_ptr,
         column_ptr,
+        own_value_ptr,
         own_ptr,
         image_ids_ptr,
         text_ids_ptr,
-        target,
         K,
         SIGLIP,
         MASKED,
@@ -366,8 +360,11 @@ def coefficient_kernel(
         SMOOTH,
         OWN_SHIFTS,
     )
-    at = out_ptr + local_rows.to(tl.int64)[:, None] * out_stride + local_columns[None, :]
-    tl.store(at, g.to(out_ptr.dtype.element_ty), mask=inside)
+    if TMA_OUT:
+        out.store([down * BLOCK_M, across * BLOCK_N], g.to(out.dtype))
+    else:
+        at = out + local_rows.to(tl.int64)[:, None] * out_stride + local_columns[None, :]
+        tl.store(at, g.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_columns"])
@@ -380,13 +377,13 @@ def gradient_kernel(
     column_shift_ptr,
     row_ptr,
     column_ptr,
+    own_value_ptr,
     own_ptr,
     image_ids_ptr,
     text_ids_ptr,
     out_ptr,
     num_rows,
     num_columns,
-    target,
     D: tl.constexpr,
     K: tl.constexpr,
     SIGLIP: tl.constexpr,
@@ -429,10 +426,10 @@ def gradient_kernel(
             column_shift_ptr,
             row_ptr,
             column_ptr,
+            own_value_ptr,
             own_ptr,
             image_ids_ptr,
             text_ids_ptr,
-            target,
             K,
             SIGLIP,
             MASKED,

@@ -8,12 +8,13 @@ Hopper GPUs (``experiments/003-gpu-tiles``); for other GPUs they are what fits, 
 from __future__ import annotations
 
 import functools
+import importlib.util
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-__all__ = ["Kernel", "Tile", "Work", "choose_tile", "interpreted_tile"]
+__all__ = ["Kernel", "Tile", "Work", "choose_tile", "descriptor", "interpreted_tile"]
 
 Kernel = Literal["sums", "coefficients", "strips"]
 Work = Literal["plain", "compare", "count"]
@@ -36,6 +37,8 @@ class Tile:
         group: Tiles down that share what lies across while it is in the L2 cache.
         tma: Whether features are read by descriptors (Hopper's copy engine).
         flat: Whether loading goes on from one tile to the next while sums are taken.
+        registers: At most, of a thread; 0: as many as the compiler likes. 128 of 256 threads let two programs
+            share a multiprocessor, one taking exponentials while the other multiplies.
     """
 
     m: int
@@ -48,6 +51,7 @@ class Tile:
     group: int = 8
     tma: bool = False
     flat: bool = False
+    registers: int = 0
 
     def options(self, kernel: Kernel) -> dict[str, Any]:
         """Keyword arguments of the kernel's launch."""
@@ -58,14 +62,22 @@ class Tile:
             found |= {"GROUP": self.group, "TMA": self.tma}
         if kernel == "sums":
             found |= {"SPAN": self.span, "FLATTEN": self.flat}
+        if self.registers:
+            found["maxnreg"] = self.registers
         return found | {"num_warps": self.warps, "num_stages": self.stages}
 
 
-_PLAIN = Tile(128, 256, 64, tma=True)
-_COMPARE = Tile(128, 128, 64, tma=True)
 HOPPER: dict[Kernel, dict[Work, Tile]] = {
-    "sums": {"plain": _PLAIN, "compare": _COMPARE, "count": Tile(128, 64, 64, 4, tma=True)},
-    "coefficients": {"plain": _PLAIN, "compare": _COMPARE, "count": _COMPARE},
+    "sums": {
+        "plain": Tile(128, 128, 64, warps=4, group=16, tma=True, flat=True),
+        "compare": Tile(128, 128, 64, tma=True, flat=True),
+        "count": Tile(128, 64, 64, warps=4, tma=True, flat=True),
+    },
+    "coefficients": {
+        "plain": Tile(128, 128, 64, group=16, tma=True),
+        "compare": Tile(128, 128, 64, group=16, tma=True, registers=128),
+        "count": Tile(128, 128, 64, group=16, tma=True, registers=128),
+    },
 }
 # Everything else, and float32: the first that fits the shared memory of a program.
 LADDER: dict[Kernel, tuple[Tile, ...]] = {
@@ -98,6 +110,13 @@ def choose_tile(kernel: Kernel, features: torch.Tensor, work: Work) -> Tile:
     return next(fitting, LADDER[kernel][-1])
 
 
+def descriptor(matrix: torch.Tensor, rows: int, columns: int) -> Any:
+    """What the copy engine needs to move blocks of a contiguous matrix; outside of it reads are 0."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor.from_tensor(matrix, [rows, columns])
+
+
 def _shared_bytes(tile: Tile, size: int) -> int:
     """What the steps loaded ahead take, and for strips the second operand."""
     return (tile.stages * (tile.m + tile.n) * tile.k + tile.n * tile.d) * size
@@ -115,8 +134,4 @@ def _device(index: int) -> tuple[int, int]:
 @functools.cache
 def _descriptors() -> bool:
     """Whether this triton takes descriptors from the host (3.4 on)."""
-    try:
-        from triton.tools.tensor_descriptor import TensorDescriptor
-    except ImportError:
-        return False
-    return TensorDescriptor is not None
+    return importlib.util.find_spec("triton.tools.tensor_descriptor") is not None

@@ -21,13 +21,13 @@ from pathclip.loss import kernels
 from pathclip.loss.infonce import LOG2E, Coefficients, Shifts
 from pathclip.loss.infonce import infonce as _infonce
 from pathclip.loss.problem import Problem
-from pathclip.loss.tiles import Kernel, Tile, Work, choose_tile, interpreted_tile
+from pathclip.loss.tiles import Kernel, Tile, Work, choose_tile, descriptor, interpreted_tile
 
 __all__ = ["infonce", "siglip"]
 
 PARTIAL_BYTES = 64 << 20  # partial sums of columns held at once; more rows go in several launches
 WORKSPACE_BYTES = 256 << 20  # coefficients held at once
-BLOCK_ROWS = 8192  # of a block of coefficients: enough for its products to run at full speed
+BLOCK_ROWS = 16384  # of a block of coefficients: enough for its products to run at full speed
 MIN_BLOCK = 1024  # rows and columns below which a block's products would run at the speed of memory
 
 
@@ -139,7 +139,7 @@ class _Tiles:
         ids = problem.image_ids
         self.shifts = Shifts(nothing, nothing) if shifts is None else Shifts(*(x * LOG2E for x in shifts))
         self.inputs = (factor, nothing if bias is None else bias, *self.shifts)
-        self.coefficients = (nothing, nothing) if coefficients is None else coefficients
+        self.coefficients = (nothing, nothing, nothing) if coefficients is None else coefficients
         own = problem.own.int()
         self.pairs = (own, *(own if x is None else x.T.contiguous() for x in (ids, problem.text_ids)))
         self.flags = {
@@ -168,10 +168,7 @@ class _Tiles:
         """Images and texts as a kernel takes them: pointers, or descriptors of a tile's reads."""
         if not tile.tma:
             return self.image, self.text
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
-        images = TensorDescriptor.from_tensor(self.image, [tile.m, tile.k])
-        return images, TensorDescriptor.from_tensor(self.text, [tile.n, tile.k])
+        return descriptor(self.image, tile.m, tile.k), descriptor(self.text, tile.n, tile.k)
 
     def sums(self, slots: int, *, maxima: bool = False) -> tuple[Tensor, Tensor]:
         """(slots, B) and (slots, M) sums, or maxima; the columns are empty for siglip."""
@@ -239,13 +236,14 @@ class _Tiles:
     def _coefficients(self, out: Tensor, rows: slice, columns: slice) -> None:
         height, width = out.shape
         tile = self.tile("coefficients")
+        by_descriptor = tile.tma and width * out.element_size() % 16 == 0
         with torch.cuda.device_of(self.image):
             kernels.coefficient_kernel[(-(-height // tile.m) * -(-width // tile.n),)](
                 *self._features(tile),
                 *self.inputs,
                 *self.coefficients,
                 *self.pairs,
-                out,
+                descriptor(out, tile.m, tile.n) if by_descriptor else out,
                 rows.start,
                 rows.stop,
                 columns.start,
@@ -253,9 +251,9 @@ class _Tiles:
                 len(self.image),
                 len(self.text),
                 width,
-                2.0 * (1 - self.problem.smoothing),
                 **self.flags,
-                EVEN=height % tile.m == 0 and width % tile.n == 0,
+                EVEN=by_descriptor or (height % tile.m == 0 and width % tile.n == 0),
+                TMA_OUT=by_descriptor,
                 **tile.options("coefficients"),
             )
 
@@ -274,7 +272,6 @@ class _Tiles:
                     out,
                     len(self.image),
                     len(self.text),
-                    2.0 * (1 - self.problem.smoothing),
                     **self.flags,
                     TEXT=is_text,
                     **tile.options("strips"),

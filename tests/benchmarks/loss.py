@@ -6,7 +6,8 @@
 
 Prints a table with ratios and writes results/loss-<device>.csv beside this file. Losses of this process
 alternate, so that a busy machine slows all of them alike; the ratio of medians is the figure to quote. Peak
-memory is taken in a process per loss and size. A peer that is not installed is named and left out.
+memory is taken in a process per loss and size on a CPU, from the allocator on a GPU. A peer that is not
+installed, or fails, is named and left out.
 """
 
 from __future__ import annotations
@@ -60,14 +61,18 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         measured = _times(names, size, options, pythons)
         if not options.no_memory:
             for name, row in measured.items():
+                if "extra_mib" in row:
+                    continue
                 row |= _apart(name, size, options, pythons.get(name, sys.executable), "memory")
         rows += _compared(measured, size, options)
         _show(rows[-len(measured) :])
     path = options.out / f"loss-{_slug(_device_name(options.device))}.csv"
     options.out.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    more = options.append and path.exists()
+    with path.open("a" if more else "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
+        if not more:
+            writer.writeheader()
         writer.writerows(rows)
     print(f"wrote {path}")
     if options.plot:
@@ -90,6 +95,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--python", default=[], action="append", metavar="PEER=PATH")
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", default=HERE / "results", type=Path)
+    parser.add_argument("--append", action="store_true", help="keep the rows that the CSV holds")
     parser.add_argument("--plot", default=None, type=Path, help="a PNG of time and memory against N")
     return parser.parse_args(arguments)
 
@@ -113,12 +119,16 @@ def _times(
     for name, loss in list(here.items()):
         try:
             loss_peers.step(loss, inputs)  # warm-up: compiles, tunes, touches memory
-        except torch.cuda.OutOfMemoryError:
-            print(f"{name} at N={size}: out of memory")
+        except Exception as error:  # out of memory, or a peer that this machine cannot run
+            print(f"{name} at N={size}: {str(error).strip().splitlines()[0]:.120}")
+            for x in inputs:
+                x.grad = None
             del here[name], rows[name]
             continue
         if size <= ERROR_SIZE:
             rows[name]["gradient_error"] = loss_peers.gradient_error(inputs)
+        if options.device == "cuda" and not options.no_memory:  # the allocator counts by itself
+            rows[name]["extra_mib"] = loss_peers.extra_memory(loss, inputs)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in here}
     for _ in range(options.alternations):
         for name, loss in here.items():

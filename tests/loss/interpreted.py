@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from loss_cases import MODES, assert_same, make_case, solve
+from loss_cases import MODES, assert_gradients_near, assert_same, make_case, solve, sure_case
 
 from pathclip.core.errors import UserError
 from pathclip.loss import backend, contrastive_loss, infonce, kernels
@@ -113,6 +113,11 @@ def test_the_own_maxima_give_what_the_common_shift_gives(monkeypatch: pytest.Mon
     truth = solve(case, "triton", SINGLE)
     monkeypatch.setattr(infonce, "_sound", lambda *_: False)  # no sum is trusted
     assert_same(solve(case, "triton", SINGLE), truth, 1e-5)
+
+
+@pytest.mark.parametrize(("kind", "positives", "smoothing"), [MODES[0], MODES[2], MODES[4]])
+def test_a_sure_model_s_gradient_keeps_its_digits(kind: str, positives: str, smoothing: float) -> None:
+    assert_gradients_near(sure_case(kind, positives, smoothing, 37), "triton", 1e-4)
 
 
 def test_the_same_input_gives_the_same_bits() -> None:

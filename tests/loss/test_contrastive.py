@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from loss_cases import MODES, Case, assert_same, formula, make_case, solve
+from loss_cases import MODES, Case, assert_gradients_near, assert_same, formula, make_case, solve, sure_case
 
 from pathclip.core.errors import UserError
 from pathclip.loss import ContrastiveLoss, LossConfig, chunked, contrastive_loss
@@ -230,6 +230,12 @@ def test_the_own_maxima_give_what_the_common_shift_gives(monkeypatch: pytest.Mon
     truth = solve(case, "chunked")
     monkeypatch.setattr(infonce, "_sound", lambda *_: False)  # no sum is trusted
     assert_same(solve(case, "chunked"), truth, 1e-10)
+
+
+@pytest.mark.parametrize(("kind", "positives", "smoothing"), [MODES[0], MODES[2], MODES[4]])
+def test_a_sure_model_s_gradient_keeps_its_digits(kind: str, positives: str, smoothing: float) -> None:
+    """Softmax minus target is about 1e-10 here: taken as a difference, nothing of it would be left."""
+    assert_gradients_near(sure_case(kind, positives, smoothing, 65), "chunked", 1e-4)
 
 
 def test_nan_features_give_a_nan_loss_and_no_error() -> None:

@@ -157,16 +157,19 @@ def test_kernels_compile_for_gpus_that_are_not_here(
         "strips": kernels.gradient_kernel,
     }[kernel]
     options = tile.options(kernel)
-    launch = {name: options.pop(name) for name in ("num_warps", "num_stages")}
+    names = ("num_warps", "num_stages", "maxnreg")
+    launch = {name: options.pop(name) for name in names if name in options}
     constants = {"D": 512, "K": 2, "SIGLIP": False, "MASKED": work == "compare", "SMOOTH": False}
     constants |= {"SHARED": work == "count"}
     constants |= {"OWN_SHIFTS": False, "PRECISION": "ieee", "EVEN": False, "MAXIMA": False, "TEXT": True}
     constants |= options
+    constants |= {"TMA_OUT": tile.tma}
     arguments = function.arg_names
     constants = {key: value for key, value in constants.items() if key in arguments}
     kinds = dict.fromkeys(("own_ptr", "image_ids_ptr", "text_ids_ptr"), "*i32") | {"target": "fp32"}
-    for name, rows in (("image_in", tile.m), ("text_in", tile.n)):
-        kinds[name] = f"tensordesc<bf16[{rows}, {tile.k}]>" if tile.tma else "*bf16"
+    shapes = {"image_in": (tile.m, tile.k), "text_in": (tile.n, tile.k), "out": (tile.m, tile.n)}
+    for name, (rows, columns) in shapes.items():
+        kinds[name] = f"tensordesc<bf16[{rows}, {columns}]>" if tile.tma else "*bf16"
     signature = {
         key: "constexpr" if key in constants else kinds.get(key, "*fp32" if key.endswith("_ptr") else "i32")
         for key in arguments

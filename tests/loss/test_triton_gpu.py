@@ -6,6 +6,8 @@ features; the yardstick is what bfloat16 operands with float32 sums give in plai
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from loss_cases import MODES, assert_same, make_case, solve
@@ -65,8 +67,14 @@ def test_any_size_and_width_agrees(size: int, width: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [14.3, 100.0])
-def test_bfloat16_gradients_are_no_worse_than_float32_sums_of_bfloat16_operands(scale: float) -> None:
-    case = make_case(2048, width=512, scale=scale).cast(torch.bfloat16)
+@pytest.mark.parametrize("lean", [0.2, 0.35, 0.5])
+def test_bfloat16_gradients_are_no_worse_than_float32_sums_of_bfloat16_operands(
+    scale: float, lean: float
+) -> None:
+    """``lean`` takes the model from undecided to so sure that softmax minus target is 1e-14."""
+    case = make_case(2048, width=512, scale=scale)
+    text = torch.nn.functional.normalize(case.text + (lean - 0.5) * case.image, dim=1)
+    case = replace(case, text=text).cast(torch.bfloat16)
     truth = solve(case, "reference", device="cuda")
     ours = solve(case, "triton", torch.bfloat16, "cuda")
 

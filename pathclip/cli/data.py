@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,14 @@ from pathclip.cli.app import JsonOption, Outcome, app, verb
 
 group = typer.Typer(help="Look into a dataset folder made by `pathclip ingest`.", no_args_is_help=True)
 app.add_typer(group, name="data")
+
+
+class IdFormat(StrEnum):
+    """Formats of exported ids."""
+
+    TXT = "txt"
+    CSV = "csv"
+
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The dataset folder.")]
 
@@ -114,6 +123,72 @@ def card(
     path = write(folder, legal_basis=legal_basis, license=license, name=name, creator=creator, url=url)
     croissant = path.with_name("croissant.json")
     return Outcome({"card": path, "croissant": croissant}, [plain(f"{path} and {croissant} are written")])
+
+
+@verb(group, "export-ids")
+def export_ids(
+    folder: Folder,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the lists.", show_default="DIR/ids, which takedowns update"),
+    ] = None,
+    format: Annotated[
+        IdFormat, typer.Option(help="One id a line, or a CSV with the header id.")
+    ] = IdFormat.TXT,
+    part_ids: Annotated[
+        int, typer.Option(min=1, help="Ids per file; X allows a recipient 1.5 million in 30 days.")
+    ] = 1_500_000,
+    json: JsonOption = False,
+) -> Outcome:
+    """Write the ids of the posts in a dataset, with checksums and the recipe to make it again from them.
+
+    Needs the private part, and writes nothing of it but post ids. Example: pathclip data export-ids dataset
+    """
+    from pathclip.cli._text import plain
+    from pathclip.ingest import export_ids as export
+
+    done = export(folder, out, format=format.value, part_ids=part_ids)
+    text = [
+        f"{done.ids} post ids in {len(done.parts)} files, SHA256SUMS and recipe.toml: {done.folder}",
+        "these ids leave the private part and lead to the posts and their authors; nothing else does",
+    ]
+    return Outcome(done.to_json(), [plain(line) for line in text])
+
+
+@verb(group, "leakcheck")
+def leakcheck(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Dataset, shards or folder of pictures.")],
+    against: Annotated[
+        Path, typer.Option(metavar="DIR2", help="The benchmark: dataset, shards or folder of pictures.")
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Only this split of DIR.", show_default="all splits")
+    ] = None,
+    radius: Annotated[
+        int, typer.Option(min=-1, max=16, help="Bits of phash_v1 that count as near; -1: exact only.")
+    ] = 8,
+    turns: Annotated[bool, typer.Option("--turns", help="Also find turned and mirrored pictures.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,
+    json: JsonOption = False,
+) -> Outcome:
+    """Find pictures of a benchmark that lie in a dataset; exit 1 where there are any.
+
+    Compares bytes, decoded pixels, and perceptual hashes. A picture that cannot be read is named, and counts
+    as not cleared (exit 1).
+
+    Example: pathclip data leakcheck dataset --against benchmark/test
+    """
+    from pathclip.cli._text import columns, plain
+    from pathclip.ingest import leakcheck as compare
+
+    found = compare(folder, against, split=split, radius=radius, turns=turns, workers=workers)
+    names = ("benchmark", "sample", "split", "match", "distance", "matches")
+    rows = [[str("" if leak[name] is None else leak[name]) for name in names] for leak in found.leaks]
+    text = columns(rows, header=names) if rows else []
+    text += [plain(line) for line in found.bad]
+    verdict = f"{len(found.leaks)} of {found.against} benchmark pictures are among {found.pictures}"
+    unread = f"; {len(found.bad)} could not be read" if found.bad else ""
+    return Outcome(found.to_json(), [*text, plain(verdict + unread)], exit_code=0 if found.ok else 1)
 
 
 @verb(group, "takedown")

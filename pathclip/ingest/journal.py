@@ -55,7 +55,8 @@ class Journal:
     def commit(self) -> None:
         """Let it happen; a kill before this changes nothing, a kill after it nothing either."""
         names = sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
-        todo = {"schema": "pathclip.journal/1", "replace": names, "delete": self._deletes}
+        deletes = [name for name in self._deletes if name not in set(names)]  # what is put there stays
+        todo = {"schema": "pathclip.journal/1", "replace": names, "delete": deletes}
         write_json(self._staged / LIST, todo)
         finish(self.out)
 

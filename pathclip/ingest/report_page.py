@@ -33,7 +33,7 @@ def write_page(path: Path, report: Mapping[str, Any], thumbs: Iterable[Mapping[s
         by_code[row["code"]].append(row)
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{report["lines"]} lines; posts read more than once: {report["repeated"]}. One candidate '
+        f'<p class="soft">{report["lines"]} lines; read more than once: {report["repeated"]}. One candidate '
         "per picture of a post, post without one, table row, or line without a post. "
         "This page shows posts and pictures: it is private.</p>",
         "<h2>Funnel</h2>",

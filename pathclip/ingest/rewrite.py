@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pathclip.core.files import atomic_path, read_json, write_json
 from pathclip.ingest.card import read_card, settings_of, write_card
+from pathclip.ingest.export import FOLDER, export_to, post_ids
 from pathclip.ingest.journal import Journal
 from pathclip.ingest.media import names_of
 from pathclip.ingest.report import recount
@@ -42,6 +43,7 @@ def rewrite(journal: Journal, found: Survey) -> int:
     report = _report(journal, found, posts, repeated)
     write_json(journal.staged("report.json"), report)
     _page(journal, private, found, report)
+    _exported(journal, private)
     stated = read_card(journal.out / "README.md")
     write_card(journal.out, journal.root, report, splits, stated, settings_of(journal.out))
     return len(touched)
@@ -267,6 +269,25 @@ def _remaining(path: Path, found: Survey) -> Iterator[Sample]:
             texts = tuple((c["text"], c["source"]) for c in captions)
             yield Sample(**{n: record[n] for n in names}, captions=texts, jpg=bytes(reader.jpg(i)))
     reader.close()
+
+
+def _exported(journal: Journal, private: Path) -> None:
+    """Ids that were exported into the dataset folder, again without those that left."""
+    folder = journal.out / FOLDER
+    parts = sorted(folder.glob("ids-*.*"))
+    if not parts:
+        return
+    for path in folder.iterdir():
+        journal.delete(path.relative_to(journal.out).as_posix())
+    ids = post_ids(journal.current("private/provenance.parquet"))
+    size = max(1, len(parts[0].read_text().split()))
+    export_to(
+        journal.root / FOLDER,
+        ids,
+        read_json(private / "run.json"),
+        "csv" if parts[0].suffix == ".csv" else "txt",
+        size,
+    )
 
 
 def _page(journal: Journal, private: Path, found: Survey, report: dict[str, Any]) -> None:

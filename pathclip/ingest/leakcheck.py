@@ -69,7 +69,8 @@ class LeakReport:
         pictures: Pictures of the dataset.
         against: Pictures of the benchmark.
         leaks: One per picture of the benchmark that lies in the dataset: ``benchmark``, ``sample``,
-            ``split``, ``match`` (bytes, pixels or near), ``distance`` (bits) and ``matches`` (how many samples).
+            ``split``, ``match`` (bytes, pixels or near), ``distance`` (bits) and ``matches``
+            (how many samples).
         bad: Pictures that could not be looked at, ``name: why``.
         radius: Bits up to which pictures count as near.
     """

@@ -126,14 +126,25 @@ class IngestConfig(Config):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # OpenPath as far as it is known (Huang et al. 2023, fig. 1): hashtags deleted, one most-liked reply,
-    # one pair per caption, no duplicates removed, no alt text
+    # OpenPath as far as it is known (Huang et al. 2023, fig. 1): English by the platform's word, hashtags
+    # deleted, the one most-liked reply that holds a medical word, texts with a question mark dropped after
+    # that choice, one pair per caption, no duplicates removed, no alt text
     "plip": {
+        "language": {"unknown": "drop"},
         "text": {"hashtags": "strip"},
-        "caption": {"max_replies": 1, "alt_text": False, "pairs": "caption", "reply_min_words": 1},
+        "caption": {
+            "questions": "mark",
+            "min_letters": 1,
+            "max_replies": 1,
+            "reply_choice": "most_liked",
+            "alt_text": False,
+            "pairs": "caption",
+            "reply_min_words": 1,
+        },
         "dedup": {"exact": False, "drop_radius": -1, "tie_radius": 8},
     },
-    # fewer and surer pairs
+    # fewer and surer pairs: no bots, no unknown language, captions of three words, one reply of four,
+    # pictures of 224 px, and a wider search for duplicates
     "strict": {
         "select": {"bots": "drop"},
         "language": {"unknown": "drop"},
@@ -141,7 +152,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image": {"min_side_px": 224, "max_aspect": 4.0},
         "dedup": {"drop_radius": 8, "tie_radius": 10},
     },
-    # everything that can be used, for filters applied later
+    # everything that can be used, for filters applied later: flagged and withheld posts, replies without a
+    # medical word, small and long pictures; of alike pictures only those with equal hashes go
     "permissive": {
         "select": {"sensitive": "keep", "withheld": "keep"},
         "language": {"unknown": "keep", "min_letters": 20},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -285,6 +286,26 @@ def test_pictures_of_a_table_and_sample_ids_can_be_named(dump, tmp_path):
     assert sample["captions"][0]["text"] == "Nevus"
     assert takedown(config.out, Requests(posts={sample["sample_id"]: "request"})).samples == 1
     assert samples(config.out) == []
+
+
+def test_the_datasets_own_media_are_purged_and_the_users_are_not(talk, dump):
+    """The own store holds files by hash or by name; a file that another post shows too stays."""
+    dump.post("61", "Same nevus, other post", "b")
+    config = talk.replace(sources=(dump.tweets,), dedup={"exact": False, "drop_radius": -1})
+    ingest(config)
+    store = config.out / "private" / "media"
+    for name in ("a", "b"):
+        data = (dump.media / f"{name}.jpg").read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        for path in (store / digest[:2] / f"{digest}.jpg", store / f"{name}.jpg"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    remove(config, "21", "11")
+    left = {p.name for p in store.rglob("*") if p.is_file()}
+    assert left == {"b.jpg", f"{hashlib.sha256((dump.media / 'b.jpg').read_bytes()).hexdigest()}.jpg"}
+    assert (dump.media / "a.jpg").is_file()
+    pictures = (config.out / "private" / "parts").glob("pictures-*")
+    assert "a.jpg" not in {row["file"] for p in pictures for row in pq.read_table(p).to_pylist()}
 
 
 def test_a_shard_that_is_emptied_goes_and_the_others_stay(dump, tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pathclip.ingest.requests import Requests
 from pathclip.ingest.tables import read_rows, rows_to_tweets
 from pathclip.ingest.tombstones import Kind, Tombstones
+from pathclip.tweets import Tweet
 
 __all__ = ["Survey", "files_of", "survey"]
 
@@ -122,10 +124,15 @@ def _resolved(private: Path, requests: Requests) -> Requests:
 
 
 def _posts(private: Path, found: Survey, requests: Requests) -> None:
-    """Two passes: what is asked for and its attachments; then the retweets that show these."""
+    """Three passes: all versions of what is asked for; its attachments; the retweets that show these."""
+    versions: dict[str, str] = {}
+    for tweet in _read_posts(private):
+        if (cause := found.gone.covers(tweet)) and not _is_version(found, tweet.id):
+            versions.update(dict.fromkeys((tweet.id, *tweet.edit_history), cause))
+    found.gone = found.gone.also((("post", i, cause) for i, cause in versions.items()), "consequence")
     shown: dict[str, str] = {}
     staying: set[str] = set()
-    for tweet in rows_to_tweets(read_rows(files_of(private, "posts"))):
+    for tweet in _read_posts(private):
         cause = found.gone.covers(tweet)
         if cause:
             found.posts[tweet.id] = cause
@@ -136,16 +143,17 @@ def _posts(private: Path, found: Survey, requests: Requests) -> None:
             keys = [m.key for m in tweet.media]
             shown.update(dict.fromkeys(keys, cause)) if cause else staying.update(keys)
     found.media = shown.keys() - staying
-    found.gone = found.gone.also(
-        [
-            *(("media", key, shown[key]) for key in found.media),
-            *(("post", name, cause) for name, cause in found.posts.items() if not _is_version(found, name)),
-        ],
-        "consequence",
-    )
-    for tweet in rows_to_tweets(read_rows(files_of(private, "posts"))):
+    found.gone = found.gone.also((("media", key, shown[key]) for key in found.media), "consequence")
+    retweets: dict[str, str] = {}
+    for tweet in _read_posts(private):
         if tweet.id not in found.posts and (cause := found.gone.covers(tweet)):
-            found.posts[tweet.id] = cause
+            retweets[tweet.id] = cause
+    found.gone = found.gone.also((("post", i, cause) for i, cause in retweets.items()), "consequence")
+    found.posts |= retweets
+
+
+def _read_posts(private: Path) -> Iterator[Tweet]:
+    return rows_to_tweets(read_rows(files_of(private, "posts")))
 
 
 def _is_version(found: Survey, tweet_id: str) -> bool:

@@ -10,13 +10,24 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from jsonschema import Draft202012Validator
 from looking import codes, kept, rejects, samples, shard_bytes
 from typer.testing import CliRunner
 
 from pathclip.cli.__main__ import app
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json, sha256_file
-from pathclip.ingest import IngestConfig, Requests, check, ingest, read_events, read_ids, takedown
+from pathclip.ingest import (
+    IngestConfig,
+    Requests,
+    check,
+    explain,
+    ingest,
+    preset,
+    read_events,
+    read_ids,
+    takedown,
+)
 from pathclip.ingest.journal import finish
 
 
@@ -270,6 +281,65 @@ def test_an_older_version_leaves_alone_and_a_deleted_post_with_all_versions(talk
     assert ("5200000001", "3_5200000001e") in kept(config.out)
     assert remove(config, "5100000001").samples == 1, "a deletion names any version"
     assert ("5200000001", "3_5200000001e") not in kept(config.out)
+
+
+def test_a_deletion_of_the_newest_version_takes_the_older_ones_along(talk, dump):
+    """They share the attachment, and the older one does not know of the newer."""
+    dump.picture("e.jpg", 9)
+    dump.post("5100000001", "Sarcoma of teh bone", "e", edit_history_tweet_ids=["5100000001"])
+    dump.post("5200000001", "Sarcoma of the bone", "e", edit_history_tweet_ids=["5100000001", "5200000001"])
+    dump.pages[-1]["data"][0]["attachments"] = dump.pages[-2]["data"][0]["attachments"]
+    config = talk.replace(sources=(dump.tweets,))
+    ingest(config)
+    assert remove(config, "5200000001").posts == 2
+    assert not traces(config.out, {"5100000001", "5200000001", "3_5100000001e"})
+
+
+@pytest.mark.parametrize(("name", "seed"), [(None, 0), (None, 4), ("plip", 1), ("permissive", 6)])
+def test_takedowns_at_random_leave_a_whole_dataset_and_no_trace(synthetic_dump, tmp_path, name, seed):
+    config = IngestConfig(
+        sources=(synthetic_dump.tweets,), media=synthetic_dump.media, out=tmp_path / "d",
+        pack={"shard_samples": 7}, **(preset(name) if name else {}),
+    )  # fmt: skip
+    ingest(config)
+    for turn in range(3):
+        posts, authors = wanted_of(synthetic_dump.tweets, 1 + 5 * turn, turn, seed=10 * seed + turn)
+        requests = Requests(
+            posts=dict.fromkeys(posts, "request"), authors=dict.fromkeys(authors, "user_delete")
+        )
+        takedown(config.out, requests)
+        assert check(config.out).problems == []
+        assert traces(config.out, needles_of(synthetic_dump.tweets, set(posts), set(authors))) == []
+    edited = read_json(config.out / "report.json")
+    planned = ingest(config.replace(force_new=True)).data
+    for field in ("in", "kept", "rejected", "samples", "posts", "repeated", "by_hashtag", "by_source"):
+        assert edited[field] == planned[field], field
+
+
+def test_every_private_table_still_fits_its_schema(talk):
+    ingest(talk)
+    remove(talk, "21")
+    folder = Path(__file__).parents[2] / "docs" / "reference" / "schemas"
+    seen = set()
+    for path in (talk.out / "private").rglob("*.parquet"):
+        name = re.sub(r"-\d+$", "", path.stem)
+        described = json.loads((folder / f"{name}.schema.json").read_text())
+        assert pq.read_schema(path).metadata[b"schema"].decode() == described["title"]
+        for row in pq.read_table(path).to_pylist():
+            Draft202012Validator(described).validate(row)
+        seen.add(name)
+    assert seen >= {"posts", "faults", "pictures", "rejects", "plan", "provenance", "tombstones", "thumbs"}
+
+
+def test_explain_tells_of_a_post_that_was_taken_down(talk):
+    config = talk.replace(key_file=None)
+    ingest(config)
+    takedown(config.out, Requests(posts={"21": "request"}))
+    (decision,) = explain(config.out, "21")["decisions"]
+    assert (decision["code"], decision["tweet_id"]) == ("taken_down", "21")
+    assert re.fullmatch(r"on \d{4}-\d\d-\d\d \(request\)", decision["detail"])
+    with pytest.raises(UserError, match="knows nothing of '999'"):
+        explain(config.out, "999")
 
 
 def test_pictures_of_a_table_and_sample_ids_can_be_named(dump, tmp_path):

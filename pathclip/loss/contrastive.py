@@ -144,10 +144,14 @@ def contrastive_loss(
         scale = _scalar(scale, "scale", device, full)
         bias = _scalar(0.0 if bias is None else bias, "bias", device, full)
         image, text = image_features.to(rounded), text_features.to(rounded)
-        own, weights, text, text_ids, ranks = _world(own, text, ids[1], full, process_group)
+        own, first, weights, text, text_ids, ranks = _world(
+            own, targets is None, text, ids[1], full, process_group
+        )
         if backend != "triton":
             image, text = image.to(full), text.to(full)
-        problem = Problem(own, weights, ids[0], text_ids, positives, label_smoothing, len(image), products)
+        problem = Problem(
+            own, weights, ids[0], text_ids, positives, label_smoothing, len(image), first, products
+        )
         if ranks is not None:
             total = int(weights.sum())
             problem = replace(problem, total=total, factor=float(ranks.size), reduce=ranks.reduce)
@@ -163,15 +167,26 @@ def _scalar(value: Tensor | float, name: str, device: torch.device, dtype: torch
 
 
 def _world(
-    own: Tensor, text: Tensor, text_ids: Tensor | None, dtype: torch.dtype, group: dist.ProcessGroup | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Ranks | None]:
-    """Columns are the world's texts, in rank order: own, weights, texts, their ids, and the ranks."""
-    if group is None:
-        return own, torch.bincount(own, minlength=len(text)).to(dtype), text, text_ids, None
-    ranks = Ranks(group, len(text), text.device)
-    own = own + ranks.start
-    weights = ranks.sum(torch.bincount(own, minlength=ranks.total).to(dtype))
-    return own, weights, ranks.gather(text), None if text_ids is None else ranks.gather(text_ids), ranks
+    own: Tensor,
+    in_order: bool,
+    text: Tensor,
+    text_ids: Tensor | None,
+    dtype: torch.dtype,
+    group: dist.ProcessGroup | None,
+) -> tuple[Tensor, int | None, Tensor, Tensor, Tensor | None, Ranks | None]:
+    """Columns are the world's texts, in rank order: own, first, weights, texts, their ids, and the ranks."""
+    ranks = None if group is None else Ranks(group, len(text), text.device)
+    start, total = (0, len(text)) if ranks is None else (ranks.start, ranks.total)
+    weights = torch.zeros(total, dtype=dtype, device=text.device)
+    if in_order:
+        weights[start : start + len(own)] = 1
+    else:  # counted without asking the GPU for the largest, as bincount does
+        weights.index_put_((own + start,), torch.ones_like(weights[:1]), accumulate=True)
+    if ranks is None:
+        return own, start if in_order else None, weights, text, text_ids, None
+    weights, text = ranks.sum(weights), ranks.gather(text)
+    text_ids = None if text_ids is None else ranks.gather(text_ids)
+    return own + start, start if in_order else None, weights, text, text_ids, ranks
 
 
 def _check_choices(

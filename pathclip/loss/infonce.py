@@ -31,7 +31,8 @@ __all__ = ["LOG2E", "Coefficients", "Shifts", "Walks", "infonce"]
 LOG2E = 1.4426950408889634  # exponentials are taken to the base 2: cheaper on every device
 HEADROOM = 60.0  # exp(60) * 1e12 terms stays finite in float32
 TINY = 1e-30  # a sum below may have lost terms that count: its largest is 69 under the shift
-ROWS = 2048  # rows at a time where a plain torch expression would hold (B, D)
+ROWS = {"cpu": 2048}  # rows at a time where a plain torch expression would hold (B, D)
+MANY_ROWS = 32768  # elsewhere: few launches
 
 
 class Shifts(NamedTuple):
@@ -133,15 +134,15 @@ class _Infonce(torch.autograd.Function):
         own = _own_logits(image, text, scale, problem)
         shift = _common_shift(image, text, scale, problem)
         shifts = Shifts(shift, shift)
-        sums, ctx.kept = _all_sums(walks, image, text, scale, problem, shifts, own, keep)
-        if not _sound(sums, problem):
+        solved = _solve(walks, image, text, scale, problem, shifts, own, keep)
+        if not solved.sound:  # asked when all of it is on its way: a GPU goes on while the answer travels
             row_maxima, column_maxima = walks.maxima(image, text, scale, problem)
             column_maxima = problem.reduce(column_maxima, "max").nan_to_num(neginf=0)
             shifts = Shifts(row_maxima, column_maxima)
-            sums, ctx.kept = _all_sums(walks, image, text, scale, problem, shifts, own, keep)
-        ctx.save_for_backward(image, text, scale, bias, *shifts, *_coefficients(sums, problem))
-        ctx.problem, ctx.walks = problem, walks
-        return _loss(sums, shifts, own, problem)
+            solved = _solve(walks, image, text, scale, problem, shifts, own, keep)
+        ctx.save_for_backward(image, text, scale, bias, *shifts, *solved.coefficients)
+        ctx.problem, ctx.walks, ctx.kept = problem, walks, solved.kept
+        return solved.loss
 
     @staticmethod
     @once_differentiable
@@ -158,11 +159,12 @@ class _Infonce(torch.autograd.Function):
 
 def _own_logits(image: Tensor, text: Tensor, scale: Tensor, problem: Problem) -> Tensor:
     """(B,) the logit of each row's own pair, in the scale's dtype."""
-    parts = [
-        (image[i : i + ROWS].to(scale.dtype) * text[problem.own[i : i + ROWS]]).sum(1)
-        for i in range(0, len(image), ROWS)
-    ]
-    return torch.cat(parts) * scale
+    step, parts = ROWS.get(image.device.type, MANY_ROWS), []
+    for i in range(0, len(image), step):
+        mine = image[i : i + step].to(scale.dtype)
+        theirs = text[problem.own_columns(i, len(mine))].to(scale.dtype)
+        parts.append(torch.linalg.vecdot(mine, theirs))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)) * scale
 
 
 def _common_shift(image: Tensor, text: Tensor, scale: Tensor, problem: Problem) -> Tensor:
@@ -171,7 +173,16 @@ def _common_shift(image: Tensor, text: Tensor, scale: Tensor, problem: Problem) 
     return (bound - HEADROOM).clamp(min=0)
 
 
-def _all_sums(
+class _Solved(NamedTuple):
+    """The loss, what `gradients` wants, and whether no sum that counts overflowed or may have lost terms."""
+
+    loss: Tensor
+    coefficients: Coefficients
+    kept: Any
+    sound: Tensor
+
+
+def _solve(
     walks: Walks,
     image: Tensor,
     text: Tensor,
@@ -180,66 +191,70 @@ def _all_sums(
     shifts: Shifts,
     own: Tensor,
     keep: bool,
-) -> tuple[Sums, Any]:
-    """Sums of rows, of columns over all ranks, and what the walk kept."""
+) -> _Solved:
     rows, columns, kept = walks.sums(image, text, scale, problem, shifts, keep)
     own_rows = (own - shifts.rows).exp()
-    own_columns = (own - (shifts.columns if shifts.common else shifts.columns[problem.own])).exp()
-    owned = torch.zeros_like(columns[0]).index_put_((problem.own,), own_columns, accumulate=True)
-    columns = problem.reduce(torch.cat([columns, owned[None]]), "sum")
-    return Sums(rows, columns[:-1], own_rows, own_columns, columns[-1]), kept
+    own_columns = own_rows if shifts.common else (own - problem.of_own(shifts.columns)).exp()
+    columns, owned = (problem.reduce(x, "sum") for x in (columns, problem.to_own(own_columns)))
+    sums = Sums(rows, columns, own_rows, own_columns, owned)
+    return _Solved(
+        _loss(sums, shifts, own, problem), _coefficients(sums, problem), kept, _sound(sums, problem)
+    )
 
 
-def _sound(sums: Sums, problem: Problem) -> bool:
+def _sound(sums: Sums, problem: Problem) -> Tensor:
     """Whether no sum that counts overflowed or may have been flushed to zero, on any rank."""
-    columns = sums.all_columns.where(problem.weights > 0, 1.0)
-    fine = [((x > TINY) & (x < torch.inf)).all() for x in (sums.all_rows, columns)]
-    bad = (~torch.stack(fine)).any().to(columns.dtype)
-    return not bool(problem.reduce(bad, "max"))
+    columns = sums.all_columns if problem.paired else sums.all_columns.where(problem.weights > 0, 1.0)
+    least, most = torch.cat([sums.all_rows, columns]).aminmax()
+    bad = ~((least > TINY) & (most < torch.inf))  # so that NaN is bad too
+    return problem.reduce(bad.to(columns.dtype), "max") == 0
 
 
 def _loss(sums: Sums, shifts: Shifts, own: Tensor, problem: Problem) -> Tensor:
-    even, mine = problem.smoothing, problem.own
-    rows, columns = sums.rows, sums.columns
-    row_hits = column_hits = (1 - even) * own  # a column's target is summed over its owners, each its own
-    if problem.shared:
-        row_hits = (1 - even) * rows[1] / rows[2]
-        column_hits = ((1 - even) * columns[1] / columns[2].clamp(min=1))[mine]
-    if even:
-        row_hits = row_hits + even * rows[-2] / rows[-1]
-        column_hits = column_hits + (even * columns[-2] / columns[-1].clamp(min=1))[mine]
-    # log R - z_own: where the own pair outweighs the rest, what is small stays exact
+    """Log R - z_own of rows, likewise of columns, plus what the targets differ from the own pair by."""
+    even, rows, columns = problem.smoothing, sums.rows, sums.columns
+    rest = problem.of_own(columns[0])
+    sure_rows, sure_columns = sums.own_rows > rows[0], sums.own_columns > rest
+    if not problem.paired:
+        sure_columns &= problem.of_own(problem.weights) == 1
+    # where the own pair outweighs the rest, what is small stays exact
     row_terms = torch.where(
-        sums.own_rows > rows[0],
-        (rows[0] / sums.own_rows).log1p(),
-        sums.all_rows.log() + shifts.rows - own,
+        sure_rows, (rows[0] / sums.own_rows).log1p(), sums.all_rows.log() + shifts.rows - own
     )
     column_terms = torch.where(
-        (problem.weights[mine] == 1) & (sums.own_columns > columns[0][mine]),
-        (columns[0][mine] / sums.own_columns).log1p(),
-        (sums.all_columns.log() + shifts.columns)[mine] - own,
+        sure_columns,
+        (rest / sums.own_columns).log1p(),
+        problem.of_own(sums.all_columns.log() + shifts.columns) - own,
     )
-    total = (row_terms + (own - row_hits)).sum() + (column_terms + (own - column_hits)).sum()
+    total = (row_terms + column_terms).sum()
+    if problem.shared or even:
+        hits = (1 - even) * 2 * own  # a column's target is summed over its owners, each its own
+        if problem.shared:
+            hits = rows[1] / rows[2] + problem.of_own(columns[1] / columns[2].clamp(min=1))
+            hits *= 1 - even
+        if even:
+            hits += even * (rows[-2] / rows[-1] + problem.of_own(columns[-2] / columns[-1].clamp(min=1)))
+        total = total + (2 * own - hits).sum()
     return problem.factor / (2 * problem.total) * total
 
 
 def _coefficients(sums: Sums, problem: Problem) -> Coefficients:
-    even, mine, weights = problem.smoothing, problem.own, problem.weights
+    even, weights = problem.smoothing, problem.weights
     rows, columns = sums.rows, sums.columns
-    by_row, by_column = [1 / sums.all_rows], [weights / sums.all_columns.clamp(min=TINY)]
-    row_target = column_target = torch.full_like(by_row[0], 1 - even)
+    by_row, by_column = [sums.all_rows.reciprocal()], [weights / sums.all_columns.clamp(min=TINY)]
+    row_target: Tensor | float = 1 - even
+    column_target: Tensor | float = 1 - even
     if problem.shared:
         by_row.append((1 - even) / rows[2])
         by_column.append((1 - even) * weights / columns[2].clamp(min=1))
-        row_target, column_target = by_row[1], by_column[1][mine]
+        row_target, column_target = by_row[1], problem.of_own(by_column[1])
     if even:
         by_row.append(even / rows[-1])
         by_column.append(even * weights / columns[-1].clamp(min=1))
-        row_target, column_target = row_target + by_row[-1], column_target + by_column[-1][mine]
-    own = (1 - row_target) - rows[0] * by_row[0]
-    own += torch.where(
-        weights[mine] == 1,
-        (1 - column_target) - (columns[0] * by_column[0])[mine],
-        sums.own_columns * by_column[0][mine] - column_target,
-    )
+        row_target, column_target = row_target + by_row[-1], column_target + problem.of_own(by_column[-1])
+    own = (1 - column_target) - problem.of_own(columns[0] * by_column[0])
+    if not problem.paired:
+        several = sums.own_columns * problem.of_own(by_column[0]) - column_target
+        own = own.where(problem.of_own(weights) == 1, several)
+    own = (1 - row_target) - rows[0] * by_row[0] + own
     return Coefficients(torch.stack(by_row), torch.stack(by_column), own)

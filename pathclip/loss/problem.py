@@ -40,6 +40,7 @@ class Problem:
     Attributes:
         own: int64 (B,), the column of each row's own pair.
         weights: (M,), how many rows of the world own each column.
+        first: Row i owns column ``first`` + i and no other row of the world does; None with given targets.
         image_ids: int64 (B, K), or None for ``diagonal``.
         text_ids: int64 (M, K), or None for ``diagonal``.
         positives: What matching pairs do.
@@ -58,6 +59,7 @@ class Problem:
     positives: Positives
     smoothing: float
     total: int
+    first: int | None = None
     precision: str = "ieee"
     factor: float = 1.0
     reduce: Callable[[Tensor, str], Tensor] = _alone
@@ -71,6 +73,29 @@ class Problem:
     def masked(self) -> bool:
         """Whether matching pairs leave the denominators."""
         return self.positives == "masked" and self.image_ids is not None
+
+    @property
+    def paired(self) -> bool:
+        """Whether every column is owned once: no target was given, and no text is without an image."""
+        return self.first is not None and self.total == len(self.weights)
+
+    def own_columns(self, start: int, count: int) -> slice | Tensor:
+        """An index: the own columns of some rows."""
+        if self.first is None:
+            return self.own[start : start + count]
+        return slice(self.first + start, self.first + start + count)
+
+    def of_own(self, value: Tensor) -> Tensor:
+        """(B, ...) of (M, ...): what each row's own column has."""
+        return value[self.own_columns(0, len(self.own))]
+
+    def to_own(self, value: Tensor) -> Tensor:
+        """(M,) of (B,): what the owners of each column have, added up."""
+        columns = value.new_zeros(len(self.weights))
+        if self.first is None:
+            return columns.index_put_((self.own,), value, accumulate=True)
+        columns[self.first : self.first + len(value)] = value
+        return columns
 
     def owned(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """Where each row's own pair lies in a block: (column in the block, clamped; whether it is inside)."""

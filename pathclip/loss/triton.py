@@ -135,6 +135,7 @@ class _Tiles:
         coefficients: Coefficients | None = None,
     ) -> None:
         self.image, self.text, self.problem = image, text, problem
+        self._descriptors: dict[Tile, tuple[Any, Any]] = {}
         nothing = factor  # stands where a kernel takes a pointer that it will not read
         ids = problem.image_ids
         self.shifts = Shifts(nothing, nothing) if shifts is None else Shifts(*(x * LOG2E for x in shifts))
@@ -168,7 +169,10 @@ class _Tiles:
         """Images and texts as a kernel takes them: pointers, or descriptors of a tile's reads."""
         if not tile.tma:
             return self.image, self.text
-        return descriptor(self.image, tile.m, tile.k), descriptor(self.text, tile.n, tile.k)
+        if tile not in self._descriptors:
+            both = descriptor(self.image, tile.m, tile.k), descriptor(self.text, tile.n, tile.k)
+            self._descriptors[tile] = both
+        return self._descriptors[tile]
 
     def sums(self, slots: int, *, maxima: bool = False) -> tuple[Tensor, Tensor]:
         """(slots, B) and (slots, M) sums, or maxima; the columns are empty for siglip."""

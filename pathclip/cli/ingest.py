@@ -41,7 +41,13 @@ def ingest(
     media: Annotated[
         Path | None, typer.Option(help="Folder with the picture files; a table's own folder by default.")
     ] = None,
-    preset: Annotated[Preset | None, typer.Option(help="Start from a named set of settings.")] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(
+            help="Start from a named set of settings: plip (OpenPath's rules, one pair per caption), strict "
+            "(fewer and surer pairs) or permissive (all that can be used)."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings as TOML; they win over the preset.")] = None,
     set_: SetOption = None,
     engine: Annotated[

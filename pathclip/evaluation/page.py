@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from pathclip.core.errors import FaultError
+from pathclip.core.page import data_uri, document, table, thumbnail
 from pathclip.encoders.pictures import as_rgb
-from pathclip.heads._page import data_uri, document, table, thumbnail
 
 if TYPE_CHECKING:
     from pathclip.evaluation.report import EvaluateReport, Mistake

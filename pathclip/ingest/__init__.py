@@ -8,27 +8,45 @@ from __future__ import annotations
 import sys
 import types
 
-from pathclip.ingest.check import check
+from pathclip.ingest.card import card
+from pathclip.ingest.check import check, notes_on
 from pathclip.ingest.codes import MEANING, STAGES, Code
-from pathclip.ingest.config import PRESETS, CollectConfig, ImageConfig, IngestConfig, preset
+from pathclip.ingest.config import PRESETS, CardConfig, CollectConfig, ImageConfig, IngestConfig, preset
 from pathclip.ingest.explain import explain
+from pathclip.ingest.export import IdExport, export_ids
+from pathclip.ingest.leakcheck import LeakReport, leakcheck
 from pathclip.ingest.report import IngestReport, open_report
+from pathclip.ingest.requests import Requests, read_events, read_ids
 from pathclip.ingest.run import ingest
+from pathclip.ingest.takedown import Remaining, TakedownReport, takedown
 
 __all__ = [
     "MEANING",
     "PRESETS",
     "STAGES",
+    "CardConfig",
     "Code",
     "CollectConfig",
+    "IdExport",
     "ImageConfig",
     "IngestConfig",
     "IngestReport",
+    "LeakReport",
+    "Remaining",
+    "Requests",
+    "TakedownReport",
+    "card",
     "check",
     "explain",
+    "export_ids",
     "ingest",
+    "leakcheck",
+    "notes_on",
     "open_report",
     "preset",
+    "read_events",
+    "read_ids",
+    "takedown",
 ]
 
 

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pathclip.core.errors import UserError
+from pathclip.ingest.card import read_card
 from pathclip.ingest.codes import STAGES
 from pathclip.ingest.report import open_report
 from pathclip.shards import Dataset, ShardReader, VerifyReport, verify
 
-__all__ = ["check"]
+__all__ = ["check", "notes_on"]
 
 SAMPLE_KEYS = {
     "schema",
@@ -52,6 +53,16 @@ def check(out: str | Path, *, decode: bool = True) -> VerifyReport:
     elif (out / "index.json").is_file():
         found.problems.append("report.json: missing")
     return found
+
+
+def notes_on(out: str | Path) -> list[str]:
+    """What is in order but not ready to be shared: a card that states no legal basis."""
+    path = Path(out) / "README.md"
+    if not path.is_file() or read_card(path).legal_basis is not None:
+        return []
+    return [
+        f'{path.name}: no legal basis is stated; before sharing: pathclip data card {out} --legal-basis "..."'
+    ]
 
 
 def _check_report(data: dict[str, Any], found: VerifyReport) -> None:

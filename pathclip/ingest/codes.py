@@ -18,6 +18,7 @@ class Code(StrEnum):
     NOT_HYDRATED = "not_hydrated"
     BAD_ROW = "bad_row"
     # select: posts that may not be used
+    TAKEN_DOWN = "taken_down"
     SUPERSEDED_EDIT = "superseded_edit"
     RETWEET = "retweet"
     WITHHELD = "withheld"
@@ -50,7 +51,7 @@ class Code(StrEnum):
 
 STAGES = {
     "read": ("parse_error", "unknown_shape", "error_page", "compliance_event", "not_hydrated", "bad_row"),
-    "select": ("superseded_edit", "retweet", "withheld", "sensitive", "bot", "language"),
+    "select": ("taken_down", "superseded_edit", "retweet", "withheld", "sensitive", "bot", "language"),
     "caption": ("no_media", "used_as_caption", "question", "no_caption"),
     "image": (
         "video",
@@ -77,6 +78,7 @@ MEANING = {
     Code.COMPLIANCE_EVENT: "a notice that something was deleted, withheld or protected, not a post",
     Code.NOT_HYDRATED: "an id without its post",
     Code.BAD_ROW: "a table row without picture or caption, or with an unknown split",
+    Code.TAKEN_DOWN: "taken down before (`pathclip data takedown`), or a copy of a picture that was",
     Code.SUPERSEDED_EDIT: "an older version of a post that was edited; the last one is used",
     Code.RETWEET: "repeats another post",
     Code.WITHHELD: "withheld in some country",

@@ -14,7 +14,9 @@ from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
 from pathclip.ingest.config import CollectConfig, IngestConfig
 from pathclip.ingest.media import MediaFolders, Place, safe_path
+from pathclip.ingest.privacy import without_names
 from pathclip.ingest.tables import items_to_tables, read_rows, rows_to_tweets, write_rows
+from pathclip.ingest.tombstones import Tombstones
 from pathclip.pairs import Drop, decode, phash, read_header
 from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
 
@@ -57,11 +59,12 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:
-    """One chunk of input and where its parts go."""
+    """One chunk of input, where its parts go, and what may not come back."""
 
     number: int
     chunk: Chunk
     parts: Path
+    gone: Tombstones
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,18 @@ class LookTask:
     config: CollectConfig
 
 
-def collect(config: IngestConfig, parts: Path) -> Collected:
+def collect(config: IngestConfig, parts: Path, gone: Tombstones | None = None) -> Collected:
     """Read all sources, find the pictures they name, look at each once.
 
-    A part that exists is not made again, so a killed run goes on where it was.
+    A part that exists is not made again, so a killed run goes on where it was. Of what was taken down only
+    the place is kept (a fault ``taken_down``); names of accounts are not kept at all.
 
     Raises:
         UserError: If a source is missing, empty or of no known shape, or holds nothing at all.
     """
     parts.mkdir(parents=True, exist_ok=True)
-    read_tasks = [ReadTask(n, chunk, parts) for n, chunk in enumerate(_all_chunks(config.sources))]
+    gone = gone or Tombstones()
+    read_tasks = [ReadTask(n, chunk, parts, gone) for n, chunk in enumerate(_all_chunks(config.sources))]
     todo = [task for task in read_tasks if not _lines_file(task).is_file()]
     for _ in track(engine.map(_read_chunk, todo, **config.engine_for(todo)), "input chunks", len(todo)):
         pass
@@ -170,7 +175,7 @@ def _read_chunk(task: ReadTask) -> None:
     for number, item in read(task.chunk):
         lines += number != last
         last = number
-        items.append(item)
+        items.append(task.gone.obey(without_names(item)))
     for table, rows in items_to_tables(items).items():
         if rows:
             write_rows(task.parts / f"{table}-{task.number:05d}.parquet", table, rows)

@@ -24,9 +24,9 @@ from pathclip.pairs import (
     TextConfig,
 )
 
-__all__ = ["PRESETS", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
+__all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
-COLLECT_VERSION = 1
+COLLECT_VERSION = 2
 PLAN_VERSION = 1
 PACK_VERSION = 1
 
@@ -48,6 +48,18 @@ class ImageConfig(Config):
 
     min_side_px: int = Field(default=128, ge=1, description="shortest side a picture may have")
     max_aspect: float = Field(default=6.0, ge=1, description="long side over short side")
+
+
+class CardConfig(Config):
+    """What only a person can say of the dataset; it changes the card and nothing else."""
+
+    legal_basis: str | None = Field(
+        default=None, min_length=3, description="why the posts may be used and shared; there is no default"
+    )
+    name: str = Field(default="Image-text pairs in pathology", min_length=1, description="title of the card")
+    license: str = Field(default="other", min_length=1, description="licence, as Hugging Face spells it")
+    creator: str | None = Field(default=None, min_length=1, description="who made the dataset")
+    url: str | None = Field(default=None, min_length=1, description="where the dataset can be found")
 
 
 class IngestConfig(Config):
@@ -78,6 +90,7 @@ class IngestConfig(Config):
     dedup: DedupConfig = Field(default_factory=DedupConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     pack: PackConfig = Field(default_factory=PackConfig)
+    card: CardConfig = Field(default_factory=CardConfig)
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -113,14 +126,25 @@ class IngestConfig(Config):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # OpenPath as far as it is known (Huang et al. 2023, fig. 1): hashtags deleted, one most-liked reply,
-    # one pair per caption, no duplicates removed, no alt text
+    # OpenPath as far as it is known (Huang et al. 2023, fig. 1): English by the platform's word, hashtags
+    # deleted, the one most-liked reply that holds a medical word, texts with a question mark dropped after
+    # that choice, one pair per caption, no duplicates removed, no alt text
     "plip": {
+        "language": {"unknown": "drop"},
         "text": {"hashtags": "strip"},
-        "caption": {"max_replies": 1, "alt_text": False, "pairs": "caption", "reply_min_words": 1},
+        "caption": {
+            "questions": "mark",
+            "min_letters": 1,
+            "max_replies": 1,
+            "reply_choice": "most_liked",
+            "alt_text": False,
+            "pairs": "caption",
+            "reply_min_words": 1,
+        },
         "dedup": {"exact": False, "drop_radius": -1, "tie_radius": 8},
     },
-    # fewer and surer pairs
+    # fewer and surer pairs: no bots, no unknown language, captions of three words, one reply of four,
+    # pictures of 224 px, and a wider search for duplicates
     "strict": {
         "select": {"bots": "drop"},
         "language": {"unknown": "drop"},
@@ -128,7 +152,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image": {"min_side_px": 224, "max_aspect": 4.0},
         "dedup": {"drop_radius": 8, "tie_radius": 10},
     },
-    # everything that can be used, for filters applied later
+    # everything that can be used, for filters applied later: flagged and withheld posts, replies without a
+    # medical word, small and long pictures; of alike pictures only those with equal hashes go
     "permissive": {
         "select": {"sensitive": "keep", "withheld": "keep"},
         "language": {"unknown": "keep", "min_letters": 20},

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from pathclip.core.errors import UserError
 from pathclip.ingest.codes import MEANING, Code
+from pathclip.ingest.key import load_key
+from pathclip.ingest.tombstones import Tombstones
 
 __all__ = ["explain"]
 
@@ -55,6 +57,8 @@ def explain(out: str | Path, wanted: str) -> dict[str, Any]:
     tweet_ids = {wanted} | {row["tweet_id"] for row in (*origins, *rejects) if row["tweet_id"]}
     decisions = [_kept(row, samples[row["sample_id"]]) for row in origins if row["role"] == "image"]
     decisions += [_rejected(row) for row in rejects]
+    if not decisions and not origins:
+        decisions = _taken_down(private, wanted)
     if not decisions and not origins:
         raise UserError(
             f"{out} knows nothing of {wanted!r}; expected a sample id, a post id, a media key, a "
@@ -128,6 +132,18 @@ def _kept(origin: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
 def _rejected(row: dict[str, Any]) -> dict[str, Any]:
     names = ("tweet_id", "media_key", "stage", "code", "detail", "source")
     return {"decision": "rejected", **{n: row[n] for n in names}, "meaning": MEANING[Code(row["code"])]}
+
+
+def _taken_down(private: Path, wanted: str) -> list[dict[str, Any]]:
+    """When and why a post left, where the key that knows it again lies in the dataset."""
+    if not (private / "key").is_file():
+        return []
+    gone = Tombstones.load(private, load_key(private, None))
+    stone = gone.stones.get(("post", gone.name("post", wanted)))
+    if stone is None:
+        return []
+    row = {"tweet_id": wanted, "media_key": None, "source": None, "code": str(Code.TAKEN_DOWN)}
+    return [_rejected({**row, "stage": "select", "detail": f"on {stone.date} ({stone.reason})"})]
 
 
 def _posts(parts: Path, tweet_ids: set[str]) -> list[dict[str, Any]]:

@@ -9,8 +9,15 @@ from pathlib import Path
 __all__ = ["clear_leftovers", "swap_in"]
 
 FOLDERS = ("shards", "private/parts", "private/rejects")
-PRIVATE = ("private/key", "private/plan.parquet", "private/provenance.parquet", "private/run.json")
-PUBLIC = ("report.json", "README.md", "index.json")
+PRIVATE = (
+    "private/key",
+    "private/plan.parquet",
+    "private/provenance.parquet",
+    "private/thumbs.parquet",
+    "private/report.html",
+    "private/run.json",
+)
+PUBLIC = ("report.json", "README.md", "croissant.json", "index.json")
 
 
 def clear_leftovers(out: Path) -> None:

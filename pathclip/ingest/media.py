@@ -12,7 +12,7 @@ from pathclip.core.errors import UserError
 from pathclip.pairs import Drop
 from pathclip.tweets import Media, basename
 
-__all__ = ["MediaFolders", "Place"]
+__all__ = ["MediaFolders", "Place", "names_of"]
 
 Place = tuple[int, str]
 """Which folder, and the path in it with forward slashes."""
@@ -57,12 +57,11 @@ class MediaFolders:
         """The file of an attachment: by the payload's own path, the name in its URL, or its media key."""
         if media.kind in ("video", "animated_gif"):
             return Drop("video", media.kind)
+        if media.kind == "taken_down":
+            return Drop("taken_down", "a copy of a picture that was taken down")
         name = basename(media.url)
-        for wanted in (media.path, name, f"{tweet_id}-{name}" if name else None):
-            if wanted and (found := self._by_name.get(wanted)):
-                return found
-        for stem in (name.partition(".")[0] if name else None, media.key, media.key.partition("_")[2]):
-            if stem and (found := self._by_stem.get(stem)):
+        for wanted in names_of(tweet_id, media):
+            if found := self._by_name.get(wanted) or self._by_stem.get(wanted):
                 return found
         if media.kind == "unlisted":
             return Drop("media_unlisted", f"{media.key} is not described, and no file is named so")
@@ -81,6 +80,14 @@ class MediaFolders:
         """The file to open, after links were followed."""
         root = self.roots[place[0]]
         return safe_path(root, place[1])
+
+
+def names_of(tweet_id: str, media: Media) -> list[str]:
+    """Names and stems that the file of an attachment may bear, the likeliest first."""
+    name = basename(media.url)
+    files = (media.path, name, f"{tweet_id}-{name}" if name else None)
+    stems = (name.partition(".")[0] if name else None, media.key, media.key.partition("_")[2])
+    return [wanted for wanted in (*files, *stems) if wanted]
 
 
 def safe_path(root: Path, file: str) -> Path | Drop:

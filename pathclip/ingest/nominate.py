@@ -154,6 +154,7 @@ def _replies(
     Whether a chosen reply ends as ``used_as_caption`` is known only when its picture is kept; until then it
     stands as ``no_media``.
     """
+    by_likes = config.caption.reply_choice == "most_liked"
     fitting: dict[str, list[Tweet]] = defaultdict(list)
     captions: dict[str, Caption] = {}
     unused: dict[str, Drop] = {}
@@ -166,14 +167,19 @@ def _replies(
         caption = reply_caption(post, config.caption, config.text)
         if isinstance(caption, Drop):
             unused[post.id] = Drop("no_media", f"reply not used: {caption.detail or caption.code}")
+            if caption.code == "question" and by_likes:
+                fitting[target].append(post)  # OpenPath chose first and dropped questions afterwards
         else:
             captions[post.id] = caption
             fitting[target].append(post)
     answers: dict[str, list[Caption]] = {}
     for target, replies in fitting.items():
-        ranked = rank_replies(replies, posts[target].author_id)
-        answers[target] = [captions[r.id] for r in ranked[: config.caption.max_replies]]
+        ranked = rank_replies(replies, None if by_likes else posts[target].author_id)
+        chosen = ranked[: config.caption.max_replies]
+        answers[target] = [captions[r.id] for r in chosen if r.id in captions]
         for number, reply in enumerate(ranked):
+            if reply.id not in captions:
+                continue
             why = "its picture is not kept" if number < config.caption.max_replies else "others rank higher"
             unused[reply.id] = Drop("no_media", f"reply not used: {why}")
     return answers, unused

@@ -19,7 +19,7 @@ from pathclip.ingest.resolve import drop_near, merge_exact, near, reject_beside_
 from pathclip.ingest.tables import read_rows, write_rows
 from pathclip.pairs import Drop
 
-__all__ = ["Planned", "plan", "write_plan"]
+__all__ = ["Planned", "large_groups", "plan", "write_plan"]
 
 LARGE_GROUP = 0.2
 SMALL_DATASET = 10
@@ -45,12 +45,17 @@ class Planned:
 
     def large_groups(self) -> list[dict[str, Any]]:
         """Group id, split and samples of groups above a fifth of a dataset that is not tiny."""
-        sizes = Counter((p.pair.group_id, p.pair.split) for p in self.pairs)
-        return [
-            {"group_id": group, "split": split, "samples": count}
-            for (group, split), count in sorted(sizes.items())
-            if count > LARGE_GROUP * len(self.pairs) and len(self.pairs) >= SMALL_DATASET
-        ]
+        return large_groups(Counter((p.pair.group_id, p.pair.split) for p in self.pairs))
+
+
+def large_groups(sizes: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Of (group id, split) and their samples, those above a fifth of a dataset that is not tiny."""
+    total = sizes.total()
+    return [
+        {"group_id": group, "split": split, "samples": count}
+        for (group, split), count in sorted(sizes.items())
+        if count > LARGE_GROUP * total and total >= SMALL_DATASET
+    ]
 
 
 def plan(collected: Collected, config: IngestConfig, key: bytes) -> Planned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
 from pathclip.ingest.codes import MEANING, STAGES, Code
-from pathclip.ingest.plan import Planned
+from pathclip.ingest.plan import Planned, large_groups
 from pathclip.pairs import SPLITS
 
-__all__ = ["IngestReport", "make_report", "open_report"]
+__all__ = ["IngestReport", "make_report", "open_report", "recount"]
 
 SCHEMA = "pathclip.report/1"
 
@@ -99,6 +100,55 @@ def make_report(planned: Planned) -> dict[str, Any]:
         "splits": {split: splits[split] for split in SPLITS if splits[split]},
         "groups": len({pair.group_id for pair in pairs}),
         "large_groups": planned.large_groups(),
+    }
+
+
+def recount(
+    before: dict[str, Any],
+    plan: Iterable[Mapping[str, Any]],
+    rejects: Iterable[Mapping[str, Any]],
+    *,
+    kept: int,
+    posts: int,
+    repeated: int,
+) -> dict[str, Any]:
+    """The report of a dataset whose private tables were edited.
+
+    Args:
+        before: The report as it was.
+        plan: Rows of ``plan``.
+        rejects: Rows of ``rejects``.
+        kept: Candidates that are kept.
+        posts: Posts that are left, each counted once.
+        repeated: Further records of these.
+    """
+    codes = Counter(row["code"] for row in rejects)
+    captions: Counter[tuple[str | None, str]] = Counter()
+    splits: Counter[str] = Counter()
+    groups: Counter[tuple[str, str]] = Counter()
+    for row in plan:
+        splits[row["split"]] += 1
+        groups[row["group_id"], row["split"]] += 1
+        captions.update((row["hashtag"], caption["source"]) for caption in row["captions"])
+    by_stage = {stage: sum(codes[code] for code in names) for stage, names in STAGES.items()}
+    sources: Counter[str] = Counter()
+    for (_, source), count in captions.items():
+        sources[source] += count
+    return {
+        **before,
+        "posts": posts,
+        "repeated": repeated,
+        "in": kept + codes.total(),
+        "kept": kept,
+        "rejected": codes.total(),
+        "samples": splits.total(),
+        "by_stage": {stage: count for stage, count in by_stage.items() if count},
+        "by_code": {code: codes[code] for names in STAGES.values() for code in names if codes[code]},
+        "by_hashtag": _by_hashtag(list(captions.elements())),
+        "by_source": dict(sorted(sources.items())),
+        "splits": {split: splits[split] for split in SPLITS if splits[split]},
+        "groups": len({group for group, _ in groups}),
+        "large_groups": large_groups(groups),
     }
 
 

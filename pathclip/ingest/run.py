@@ -9,16 +9,21 @@ from typing import Any
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import claim, write_json
+from pathclip.ingest.card import merged, read_card, write_card
 from pathclip.ingest.collect import collect, media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.generation import clear_leftovers, swap_in
+from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
 from pathclip.ingest.materialise import materialise
 from pathclip.ingest.plan import plan, write_plan
-from pathclip.ingest.readme import write_readme
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
-from pathclip.shards import write_index
+from pathclip.ingest.report_page import write_page
+from pathclip.ingest.tables import read_rows
+from pathclip.ingest.thumbs import write_thumbs
+from pathclip.ingest.tombstones import Tombstones
+from pathclip.shards import Dataset, ShardInfo, write_index
 from pathclip.tweets import sniff
 
 __all__ = ["ingest"]
@@ -51,6 +56,7 @@ def ingest(config: IngestConfig) -> IngestReport:
     with claim(private / "lock") as owned:
         if not owned:
             raise UserError(f"another run is writing {config.out}; wait for it, or choose another --out")
+        finish(config.out)  # a takedown that was killed
         clear_leftovers(config.out)
         try:
             return _run(config)
@@ -75,6 +81,9 @@ def _run(config: IngestConfig) -> IngestReport:
             )
         state, messages = decide(config, before)
         if state == "unchanged":
+            dataset = Dataset.open(config.out)
+            splits = {split: list(shards) for split, shards in dataset.splits.items()}
+            _write_card(config, open_report(config.out).data, splits)
             return IngestReport(config.out, open_report(config.out).data, state, tuple(messages))
     write_record(config, now, state)
     return _phases(config, key, state, messages)
@@ -83,15 +92,23 @@ def _run(config: IngestConfig) -> IngestReport:
 def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -> IngestReport:
     """The road in five lines; ``index.json`` comes last of all and says that everything is there."""
     private = config.out / "private"
-    collected = collect(config, private / "parts")
+    collected = collect(config, private / "parts", Tombstones.load(private, key))
     planned = plan(collected, config, key)
     write_plan(planned, private)
     splits = materialise(config, config.out, collected.folders.roots)
     report = make_report(planned)
     write_json(config.out / "report.json", report)
-    write_readme(config.out / "README.md", report, config)
+    write_thumbs(private / "thumbs.parquet", planned.candidates, collected.folders.roots)
+    write_page(private / "report.html", report, read_rows([private / "thumbs.parquet"]))
+    _write_card(config, report, splits)
     write_index(config.out, splits)
     return IngestReport(config.out, report, state, (*messages, *_notes(report)))
+
+
+def _write_card(config: IngestConfig, report: dict[str, Any], splits: dict[str, list[ShardInfo]]) -> None:
+    """The card states what the settings state, else what it stated before."""
+    stated = merged(config.card, read_card(config.out / "README.md"))
+    write_card(config.out, config.out, report, splits, stated, config.sections())
 
 
 def _new_generation(config: IngestConfig) -> IngestReport:
@@ -101,6 +118,12 @@ def _new_generation(config: IngestConfig) -> IngestReport:
     key = config.out / "private" / "key"
     if config.key_file is None and key.is_file():
         shutil.copy2(key, fresh / "private" / "key")
+    for name in (
+        "private/tombstones.parquet",
+        "README.md",
+    ):  # takedowns, and what a person stated, outlast it
+        if (config.out / name).is_file():
+            shutil.copy2(config.out / name, fresh / name)
     report = _run(config.replace(out=fresh, force_new=False))
     swap_in(config.out, fresh)
     return IngestReport(
@@ -147,7 +170,8 @@ def _dry_run(config: IngestConfig) -> IngestReport:
     named = config.key_file or (own if own.is_file() else None)
     key = load_key(own.parent, named) if named is not None else b"a dry run's key: its ids are not kept"
     with tempfile.TemporaryDirectory(prefix="pathclip-") as folder:
-        report = make_report(plan(collect(config, Path(folder) / "parts"), config, key))
+        gone = Tombstones.load(own.parent, key) if named is not None else None
+        report = make_report(plan(collect(config, Path(folder) / "parts", gone), config, key))
     return IngestReport(config.out, report, "dry-run", (_intention(config, key), *_notes(report)))
 
 

@@ -68,6 +68,15 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "file": _TEXT,
         "sha256": _TEXT,
     },
+    "thumbs": {
+        "code": _TEXT,
+        "candidate_id": _TEXT,
+        "source": _TEXT,
+        "note": _TEXT,
+        "width": _INT,
+        "height": _INT,
+        "jpg": pa.binary(),
+    },
     "provenance": {
         "sample_id": _TEXT,
         "role": _TEXT,

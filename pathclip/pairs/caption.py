@@ -42,8 +42,10 @@ class TextConfig(Config):
 class CaptionConfig(Config):
     """Which texts become captions."""
 
-    questions: Literal["drop", "keep"] = Field(
-        default="drop", description="a question never captions a picture"
+    questions: Literal["drop", "mark", "keep"] = Field(
+        default="drop",
+        description="drop: a question never captions a picture; mark: only a question mark makes one; "
+        "keep: a post's own question may",
     )
     min_words: int = Field(default=1, ge=1, description="words a post's own text must have")
     min_letters: int = Field(default=3, ge=1, description="letters any caption must have")
@@ -53,25 +55,33 @@ class CaptionConfig(Config):
     )
     reply_min_words: int = Field(default=3, ge=1, description="words a reply must have")
     reply_term: bool = Field(default=True, description="a reply must hold a pathology term")
+    reply_choice: Literal["best", "most_liked"] = Field(
+        default="best",
+        description="best: the author's own first, then by likes; most_liked: by likes alone, and a chosen "
+        "question leaves its place empty",
+    )
     pairs: Literal["picture", "caption"] = Field(
         default="picture", description="one pair per picture, or one per caption as OpenPath has it"
     )
 
 
-def is_question(text: str, *, has_poll: bool = False) -> bool:
+def is_question(text: str, *, has_poll: bool = False, only_mark: bool = False) -> bool:
     """True if the text asks, with or without a question mark, or comes with a poll.
 
     Args:
         text: Cleaned (links may hold question marks).
         has_poll: Whether a poll is attached.
+        only_mark: Judge by the question mark alone, as OpenPath did.
     """
+    if only_mark:
+        return QUESTION_MARK.search(text) is not None
     return has_poll or QUESTION_MARK.search(text) is not None or ASKS.search(text) is not None
 
 
 def own_caption(tweet: Tweet, config: CaptionConfig, text: TextConfig) -> Caption | Drop:
     """The caption in a post's own text, or why there is none."""
     cleaned = clean(tweet.text, hashtags=text.hashtags, is_truncated=tweet.is_truncated)
-    if config.questions == "drop" and is_question(cleaned, has_poll=tweet.has_poll):
+    if config.questions != "keep" and _asks(cleaned, tweet, config):
         return Drop("question")
     if problem := _too_short(cleaned, config.min_words, config.min_letters):
         return Drop("no_caption", problem)
@@ -85,13 +95,17 @@ def reply_caption(reply: Tweet, config: CaptionConfig, text: TextConfig) -> Capt
     if reply.is_bot:
         return Drop("no_caption", "written by a bot")
     cleaned = clean(reply.text, hashtags=text.hashtags, is_truncated=reply.is_truncated)
-    if is_question(cleaned, has_poll=reply.has_poll):
-        return Drop("question")
     if problem := _too_short(cleaned, config.reply_min_words, config.min_letters):
         return Drop("no_caption", problem)
     if config.reply_term and not has_pathology_term(cleaned):
         return Drop("no_caption", "no pathology term")
+    if _asks(cleaned, reply, config):
+        return Drop("question")
     return Caption(cleaned, "reply", reply.id, reply.author_id)
+
+
+def _asks(text: str, tweet: Tweet, config: CaptionConfig) -> bool:
+    return is_question(text, has_poll=tweet.has_poll, only_mark=config.questions == "mark")
 
 
 def rank_replies(replies: Iterable[Tweet], author_id: str | None) -> list[Tweet]:

@@ -53,6 +53,7 @@ class Tweet:
         is_withheld: True where the post is withheld somewhere.
         is_referenced: True where the post only stood inside another one or among a page's ``includes``.
         edit_history: Ids of all versions of this post, oldest first.
+        retweet_of_id: The post that a retweet repeats; it goes when that one is taken down.
         source: ``file:line`` (and ``#n`` within a page) for messages.
     """
 
@@ -74,6 +75,7 @@ class Tweet:
     is_withheld: bool = False
     is_referenced: bool = False
     edit_history: tuple[str, ...] = ()
+    retweet_of_id: str | None = None
     source: str = ""
 
 

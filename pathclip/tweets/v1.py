@@ -81,6 +81,7 @@ def _post(post: Json, source: str, referenced: bool, owner: str | None, own_medi
         is_bot=(as_text(user.get("screen_name")) or "").lower().endswith("bot"),
         is_withheld=bool(post.get("withheld_in_countries") or post.get("withheld_copyright")),
         is_referenced=referenced,
+        retweet_of_id=_retweeted(post),
         source=source,
     )
 
@@ -91,6 +92,11 @@ def _kind(post: Json, text: str) -> TweetKind:
     if as_id(post.get("in_reply_to_status_id_str")) or as_id(post.get("in_reply_to_status_id")):
         return "reply"
     return "quote" if as_bool(post.get("is_quote_status")) else "original"
+
+
+def _retweeted(post: Json) -> str | None:
+    inner = as_mapping(post.get("retweeted_status"))
+    return as_id(inner.get("id_str")) or as_id(inner.get("id"))
 
 
 def _media(post: Json, extended: Json, tweet_id: str, own_media: bool) -> tuple[Media, ...]:

@@ -93,6 +93,7 @@ def _post(raw: Any, source: str, media: ById, users: ById, *, referenced: bool) 
         is_withheld=bool(as_mapping(post.get("withheld"))),
         is_referenced=referenced,
         edit_history=tuple(i for i in map(as_id, as_list(post.get("edit_history_tweet_ids"))) if i),
+        retweet_of_id=references.get("retweeted"),
         source=source,
     )
 

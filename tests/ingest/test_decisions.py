@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,7 +292,7 @@ def test_nothing_private_leaves_the_private_folder(dump, tmp_path):
     dump.post("1234567890123", "Melanoma, thanks @handle_x https://t.co/zzz", "a", author_id="987654321098")
     run(dump, tmp_path / "out")
     public = [p for p in (tmp_path / "out").rglob("*") if p.is_file() and "private" not in p.parts]
-    assert len(public) == 6
+    assert len(public) == 7
     for path in public:
         data = path.read_bytes()
         for secret in (
@@ -393,3 +394,64 @@ def test_a_line_is_explained_by_the_posts_that_stood_in_it(dump, tmp_path):
     for place in ("tweets.jsonl:1", "tweets.jsonl:2", "tweets.jsonl:2#0"):
         (decision,) = pathclip.ingest.explain(tmp_path / "out", place)["decisions"]
         assert decision["decision"] == "kept"
+
+
+def replies_to(dump, target, *replies):
+    for tweet_id, text, likes, author in replies:
+        dump.post(
+            tweet_id, text, author_id=author, conversation_id=target, public_metrics={"like_count": likes},
+            referenced_tweets=[{"type": "replied_to", "id": target}],
+        )  # fmt: skip
+
+
+def texts(out):
+    return {caption["text"] for record in samples(out) for caption in record["captions"]}
+
+
+def test_the_preset_plip_takes_the_most_liked_reply_and_not_the_authors_own(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.post("1", "Melanoma of the skin", "a", author_id="me")
+    replies_to(
+        dump, "1", ("2", "My melanoma has spindle cells", 1, "me"), ("3", "Nice nevoid melanoma", 9, "you")
+    )
+    run(dump, tmp_path / "plip", **preset("plip"))
+    assert texts(tmp_path / "plip") == {"Melanoma of the skin", "Nice nevoid melanoma"}
+    run(dump, tmp_path / "own", caption={"max_replies": 1})
+    assert texts(tmp_path / "own") == {"Melanoma of the skin", "My melanoma has spindle cells"}
+
+
+def test_the_preset_plip_drops_questions_after_the_reply_was_chosen(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.post("1", "Melanoma of the skin", "a")
+    replies_to(dump, "1", ("2", "Is it a nevoid melanoma?", 9, "x"), ("3", "Nice nevoid melanoma", 1, "y"))
+    run(dump, tmp_path / "plip", **preset("plip"))
+    assert texts(tmp_path / "plip") == {"Melanoma of the skin"}
+    assert codes(tmp_path / "plip") == {"x:2": "no_media", "x:3": "no_media"}
+    run(dump, tmp_path / "default")
+    assert texts(tmp_path / "default") == {"Melanoma of the skin", "Nice nevoid melanoma"}
+
+
+def test_the_preset_plip_knows_a_question_by_its_mark_alone(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.picture("b.jpg", 2)
+    dump.post("1", "Guess the diagnosis of this melanoma", "a")
+    dump.post("2", "A melanoma?", "b")
+    run(dump, tmp_path / "plip", **preset("plip"))
+    assert texts(tmp_path / "plip") == {"Guess the diagnosis of this melanoma"}
+    assert codes(tmp_path / "plip") == {"x:2:3_2b": "question"}
+
+
+def test_the_preset_plip_takes_english_by_the_platforms_word_only(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.post("1", "Melanoma of the skin and more", "a", lang="und")
+    run(dump, tmp_path / "plip", **preset("plip"))
+    assert codes(tmp_path / "plip") == {"x:1:3_1a": "language"}
+
+
+def test_every_preset_is_explained():
+    from pathclip.ingest import PRESETS
+
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "ingest.md").read_text()
+    for name, sections in PRESETS.items():
+        assert f"| `{name}` |" in page
+        IngestConfig(**sections)

@@ -58,4 +58,4 @@ def test_the_schemas_list_every_code_and_stage():
     assert schema("rejects")["properties"]["code"]["enum"] == [str(code) for code in Code]
     assert schema("report")["properties"]["by_code"]["propertyNames"]["enum"] == [str(code) for code in Code]
     assert schema("report")["properties"]["by_stage"]["propertyNames"]["enum"] == list(STAGES)
-    assert schema("faults")["properties"]["code"]["enum"] == list(STAGES["read"])
+    assert schema("faults")["properties"]["code"]["enum"] == [*STAGES["read"], "taken_down"]

@@ -9,8 +9,8 @@ from typing import Any
 
 from pathclip.core.errors import FaultError
 from pathclip.core.files import atomic_write
+from pathclip.core.page import document, thumbnail
 from pathclip.encoders.pictures import as_rgb
-from pathclip.heads._page import document, thumbnail
 from pathclip.heads.index.hits import Hit
 from pathclip.heads.index.index import Index
 

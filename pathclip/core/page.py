@@ -19,7 +19,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @functools.cache
 def _style() -> str:
-    return files("pathclip.heads").joinpath("page.css").read_text(encoding="utf-8")
+    return files("pathclip.core").joinpath("page.css").read_text(encoding="utf-8")
 
 
 def document(title: str, body: str) -> str:

@@ -89,7 +89,7 @@ def _resize(pixels: np.ndarray, width: int, height: int, size_px: int, box: Box)
     crop = pixels[upper : max(lower, upper + 1), left : max(right, left + 1)]
     if crop.shape[:2] == (size_px, size_px):
         return crop
-    channels_last = torch.from_numpy(np.require(crop, requirements="CW")).permute(2, 0, 1)[None]
+    channels_last = torch.from_numpy(np.require(crop, requirements="CW"))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(channels_last, (size_px, size_px), mode="bicubic", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
 

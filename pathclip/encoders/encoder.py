@@ -130,7 +130,7 @@ class DualEncoder(nn.Module):
         return self.encode_pixels(images), self.encode_tokens(tokens), self.logit_scale.exp()
 
     def normalize_pixels(self, images_uint8: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 on the model's device: (x / 255 - mean) / std; its memory format stays."""
+        """uint8 (B, 3, H, W) -> float32 (x / 255 - mean) / std, same layout, on the model's device."""
         images = images_uint8.to(self.device, non_blocking=True)
         mean, std = self._mean, self._std
         if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):

@@ -19,6 +19,8 @@ SKIP = 4  # batches before the clock starts: worker start, first shuffle
 
 def main(spec: dict[str, Any]) -> dict[str, float]:
     """Samples per second of wall clock, and CPU milliseconds per sample where the input path is alone."""
+    if spec["side"] == "pathclip":
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `pathclip train` does
     import torch
 
     torch.set_num_threads(spec["threads"])

@@ -17,6 +17,7 @@ from pathclip.core.errors import UserError
 from pathclip.pairs import (
     CaptionConfig,
     DedupConfig,
+    FilterConfig,
     LanguageConfig,
     PackConfig,
     SelectConfig,
@@ -26,7 +27,7 @@ from pathclip.pairs import (
 
 __all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
-COLLECT_VERSION = 2
+COLLECT_VERSION = 3
 PLAN_VERSION = 1
 PACK_VERSION = 1
 
@@ -87,6 +88,7 @@ class IngestConfig(Config):
     text: TextConfig = Field(default_factory=TextConfig)
     caption: CaptionConfig = Field(default_factory=CaptionConfig)
     image: ImageConfig = Field(default_factory=ImageConfig)
+    filter: FilterConfig = Field(default_factory=FilterConfig)
     dedup: DedupConfig = Field(default_factory=DedupConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     pack: PackConfig = Field(default_factory=PackConfig)
@@ -108,7 +110,7 @@ class IngestConfig(Config):
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of what decides each phase: its sections and the version of its code."""
-        plan = ("select", "language", "text", "caption", "image", "dedup", "split")
+        plan = ("select", "language", "text", "caption", "image", "filter", "dedup", "split")
         return {
             "collect": self._hash(COLLECT_VERSION, "collect"),
             "plan": self._hash(PLAN_VERSION, *plan),
@@ -153,12 +155,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dedup": {"drop_radius": 8, "tie_radius": 10},
     },
     # everything that can be used, for filters applied later: flagged and withheld posts, replies without a
-    # medical word, small and long pictures; of alike pictures only those with equal hashes go
+    # medical word, small and long pictures, charts; of alike pictures only those with equal hashes go
     "permissive": {
         "select": {"sensitive": "keep", "withheld": "keep"},
         "language": {"unknown": "keep", "min_letters": 20},
         "caption": {"reply_term": False, "max_replies": 8, "min_letters": 2},
         "image": {"min_side_px": 64, "max_aspect": 12.0},
+        "filter": {"pictures": "keep"},
         "dedup": {"drop_radius": 0, "tie_radius": 8},
     },
 }

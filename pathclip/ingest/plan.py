@@ -17,7 +17,7 @@ from pathclip.ingest.layout import PlacedPair, lay_out
 from pathclip.ingest.nominate import nominate
 from pathclip.ingest.resolve import drop_near, merge_exact, near, reject_beside_held_out, ties
 from pathclip.ingest.tables import read_rows, write_rows
-from pathclip.pairs import Drop
+from pathclip.pairs import Drop, why_no_micrograph
 
 __all__ = ["Planned", "large_groups", "plan", "write_plan"]
 
@@ -102,7 +102,8 @@ def _judge(picture: dict[str, Any], config: IngestConfig) -> Drop | None:
         return Drop("image_tiny", f"{size}; image.min_side_px is {config.image.min_side_px}")
     if long > short * config.image.max_aspect:
         return Drop("image_aspect", f"{size}; image.max_aspect is {config.image.max_aspect:g}")
-    return None
+    why = why_no_micrograph(json.loads(picture["scores"])) if config.filter.pictures == "reject" else None
+    return Drop("not_micrograph", why) if why else None
 
 
 def _settle_replies(candidates: list[Candidate]) -> None:
@@ -119,7 +120,7 @@ def _rejects(candidates: Iterable[Candidate]) -> Iterable[dict[str, Any]]:
             picture = candidate.picture
             scores = {
                 name: picture[name] for name in ("width", "height", "bytes") if picture.get(name) is not None
-            }
+            } | json.loads(picture.get("scores") or "{}")
             yield {
                 "candidate_id": candidate.id,
                 "tweet_id": candidate.tweet_id,

@@ -14,6 +14,7 @@ from pathclip.pairs.encode import PackConfig, stored_jpeg, strip_metadata
 from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.phash import near_pairs, phash
+from pathclip.pairs.score import FilterConfig, score, why_no_micrograph
 from pathclip.pairs.select import LanguageConfig, SelectConfig, select
 from pathclip.pairs.split import SPLITS, SplitConfig, assign_splits, keyed_id
 from pathclip.pairs.terms import has_pathology_term
@@ -27,6 +28,7 @@ __all__ = [
     "Components",
     "DedupConfig",
     "Drop",
+    "FilterConfig",
     "Header",
     "LanguageConfig",
     "PackConfig",
@@ -49,7 +51,9 @@ __all__ = [
     "rank_replies",
     "read_header",
     "reply_caption",
+    "score",
     "select",
     "stored_jpeg",
     "strip_metadata",
+    "why_no_micrograph",
 ]

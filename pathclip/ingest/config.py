@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from pathclip.core.config import Config
 from pathclip.core.engine import EngineName
 from pathclip.core.errors import UserError
+from pathclip.core.files import sha256_file
 from pathclip.pairs import (
     CaptionConfig,
     DedupConfig,
@@ -111,9 +112,11 @@ class IngestConfig(Config):
     def hashes(self) -> dict[str, str]:
         """SHA-256 of what decides each phase: its sections and the version of its code."""
         plan = ("select", "language", "text", "caption", "image", "filter", "dedup", "split")
+        model = self.filter.model
+        fitted = sha256_file(model) if model and model.is_file() else None
         return {
             "collect": self._hash(COLLECT_VERSION, "collect"),
-            "plan": self._hash(PLAN_VERSION, *plan),
+            "plan": self._hash(PLAN_VERSION, *plan, more=fitted),
             "pack": self._hash(PACK_VERSION, "pack"),
         }
 
@@ -122,9 +125,9 @@ class IngestConfig(Config):
         run = {"sources", "out", "media", "key_file", "engine", "workers", "force_new", "dry_run"}
         return self.model_dump(mode="json", exclude=run)
 
-    def _hash(self, version: int, *names: str) -> str:
+    def _hash(self, version: int, *names: str, more: str | None = None) -> str:
         data = self.model_dump(mode="json", include=set(names))
-        return hashlib.sha256(json.dumps([version, data], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([version, data, more], sort_keys=True).encode()).hexdigest()
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -11,6 +11,7 @@ from pathclip.pairs.caption import (
 )
 from pathclip.pairs.deduplicate import Components, DedupConfig
 from pathclip.pairs.encode import PackConfig, stored_jpeg, strip_metadata
+from pathclip.pairs.fit import FittedFilter, fit_filter, read_labels
 from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.phash import near_pairs, phash
@@ -29,6 +30,7 @@ __all__ = [
     "DedupConfig",
     "Drop",
     "FilterConfig",
+    "FittedFilter",
     "Header",
     "LanguageConfig",
     "PackConfig",
@@ -40,6 +42,7 @@ __all__ = [
     "Threads",
     "assign_splits",
     "decode",
+    "fit_filter",
     "has_pathology_term",
     "is_question",
     "keyed_id",
@@ -50,6 +53,7 @@ __all__ = [
     "picture_captions",
     "rank_replies",
     "read_header",
+    "read_labels",
     "reply_caption",
     "score",
     "select",

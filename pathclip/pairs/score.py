@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,9 +23,8 @@ PATCHES = 16  # along the short side
 
 # What surely is no micrograph. Chosen on 688 pictures with room on both sides: docs/design/pictures.md
 BLANK_RANGE, BLANK_COARSE = 24, 2.5
-EVEN_SHARE = 0.65
-EVEN_COLOUR, EVEN_COLOUR_AREA = 0.35, 0.02
-TEXT_LINES, TEXT_COLOURED, TEXT_BUSY_COLOURED = 4, 0.1, 0.25
+CHART_EVEN, EVEN_COLOUR, EVEN_COLOUR_AREA = 0.65, 0.35, 0.02
+TEXT_EVEN, TEXT_LINES, TEXT_RANGE, TEXT_COLOURED, TEXT_BUSY_COLOURED = 0.4, 6, 100, 0.1, 0.25
 
 Plane = NDArray[np.uint8]
 
@@ -34,6 +34,9 @@ class FilterConfig(Config):
 
     pictures: Literal["reject", "keep"] = Field(
         default="reject", description="charts, pages of text and blanks: reject, or keep and only score"
+    )
+    model: Path | None = Field(
+        default=None, description="also reject what this filter of `pathclip data fit-filter` rejects"
     )
 
 
@@ -49,10 +52,12 @@ def score(image: Image.Image) -> dict[str, float | int | str]:
         ``even_colour``: of the strongly coloured pixels, the share that is even.
         ``even_colour_area``: those, as a share of all pixels.
         ``busy_coloured``: of the pixels that are not even, the share that is not grey.
-        ``lines``: bands of rows with something in them between rows that are even throughout.
+        ``lines``: bands of rows with something in them between rows that are even from edge to edge.
         ``coarse``: standard deviation of the means of sixteenths, green channel, 0 to 127.
         ``range``: 1st percentile to 99th, over all channels.
         ``brightness``: mean of the green channel, 0 to 1.
+        ``red_yellow`` to ``magenta_red``: of the pixels that are not grey, the share in each sixth of the
+        colour circle, by the order of their channels.
         ``stain``: he, brown, blue, dark, fluorescence, faint, grey or other.
     """
     factor = max(1, min(image.size) // LOOK_SIDE_PX)
@@ -60,7 +65,8 @@ def score(image: Image.Image) -> dict[str, float | int | str]:
     red, green, blue = (np.asarray(band) for band in small.split())
     high, low = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     chroma = high - low
-    even = _steps(red, green, blue) <= EVEN_STEP
+    across, steps = _steps(red, green, blue)
+    even = steps <= EVEN_STEP
     busy, coloured, strong = ~even, chroma >= COLOURED, chroma >= STRONG
     even_colour = int((even & strong).sum())
     found = {
@@ -75,7 +81,8 @@ def score(image: Image.Image) -> dict[str, float | int | str]:
     }
     return {
         **{name: round(float(value), 4) for name, value in found.items()},
-        "lines": _bands(busy),
+        "lines": _bands(across > EVEN_STEP),
+        **_hues(red[coloured], green[coloured], blue[coloured]),
         "stain": _stain(red, green, blue, high, coloured),
     }
 
@@ -88,35 +95,36 @@ def why_no_micrograph(scores: Mapping[str, Any]) -> str | None:
     """
     if scores["range"] < BLANK_RANGE and scores["coarse"] < BLANK_COARSE:
         return f"a blank: its values span {scores['range']:.0f} of 255"
-    if scores["even"] < EVEN_SHARE:
-        return None
-    if scores["even_colour"] >= EVEN_COLOUR and scores["even_colour_area"] >= EVEN_COLOUR_AREA:
+    flat_colour = scores["even_colour"] >= EVEN_COLOUR and scores["even_colour_area"] >= EVEN_COLOUR_AREA
+    if scores["even"] >= CHART_EVEN and flat_colour:
         return f"a chart or screen: {scores['even_colour']:.0%} of its colour lies in even areas"
     grey = scores["coloured"] <= TEXT_COLOURED and scores["busy_coloured"] <= TEXT_BUSY_COLOURED
-    if grey and scores["lines"] >= TEXT_LINES:
+    lined = scores["lines"] >= TEXT_LINES and scores["range"] >= TEXT_RANGE
+    if scores["even"] >= TEXT_EVEN and grey and lined:
         return f"a page of text: {scores['lines']} grey lines on an even ground"
     return None
 
 
-def _steps(*planes: Plane) -> Plane:
-    """Largest difference of each pixel to its four neighbours, over the channels."""
-    steps = np.zeros_like(planes[0])
+def _steps(*planes: Plane) -> tuple[Plane, Plane]:
+    """Largest difference to the right neighbour (H, W - 1) and to any of four (H, W), over channels."""
+    across, down = planes[0][:, 1:] * 0, planes[0][1:] * 0
     for plane in planes:
-        across = np.maximum(plane[:, 1:], plane[:, :-1]) - np.minimum(plane[:, 1:], plane[:, :-1])
-        down = np.maximum(plane[1:], plane[:-1]) - np.minimum(plane[1:], plane[:-1])
-        for part, step in (
-            (steps[:, 1:], across),
-            (steps[:, :-1], across),
-            (steps[1:], down),
-            (steps[:-1], down),
-        ):
-            np.maximum(part, step, out=part)
-    return steps
+        for found, a, b in ((across, plane[:, 1:], plane[:, :-1]), (down, plane[1:], plane[:-1])):
+            np.maximum(found, np.maximum(a, b) - np.minimum(a, b), out=found)
+    steps = np.zeros_like(planes[0])
+    for part, step in (
+        (steps[:, 1:], across),
+        (steps[:, :-1], across),
+        (steps[1:], down),
+        (steps[:-1], down),
+    ):
+        np.maximum(part, step, out=part)
+    return across, steps
 
 
-def _bands(busy: NDArray[np.bool_]) -> int:
-    """Runs of busy rows that end at an even row; a single busy pixel is neither."""
-    counts = busy.sum(axis=1)
+def _bands(edges: NDArray[np.bool_]) -> int:
+    """Runs of rows with edges that end at a row without; a single edge is neither."""
+    counts = edges.sum(axis=1)
     full = [bool(count) for count in counts if count != 1]
     return sum(before and not after for before, after in pairwise(full))
 
@@ -129,6 +137,20 @@ def _patch_means(plane: Plane) -> NDArray[np.float64]:
         plane[: rows * side, : columns * side].reshape(rows, side, columns, side).mean(axis=(1, 3))
     )
     return means
+
+
+def _hues(red: Plane, green: Plane, blue: Plane) -> dict[str, float]:
+    order = (red >= green) * 4 + (green >= blue) * 2 + (blue > red)
+    counts = np.bincount(order, minlength=8) / max(len(red), 1)
+    names = {
+        6: "red_yellow",
+        2: "yellow_green",
+        3: "green_cyan",
+        1: "cyan_blue",
+        5: "blue_magenta",
+        4: "magenta_red",
+    }
+    return {name: round(float(counts[code]), 4) for code, name in names.items()}
 
 
 def _stain(red: Plane, green: Plane, blue: Plane, high: Plane, coloured: NDArray[np.bool_]) -> str:

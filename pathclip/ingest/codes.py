@@ -12,10 +12,13 @@ class Code(StrEnum):
 
     # read: lines that yield no post
     PARSE_ERROR = "parse_error"
+    LINE_TOO_LONG = "line_too_long"
     UNKNOWN_SHAPE = "unknown_shape"
     ERROR_PAGE = "error_page"
     COMPLIANCE_EVENT = "compliance_event"
     NOT_HYDRATED = "not_hydrated"
+    FLOAT_ID = "float_id"
+    DELETED_POST = "deleted_post"
     BAD_ROW = "bad_row"
     # select: posts that may not be used
     TAKEN_DOWN = "taken_down"
@@ -50,7 +53,17 @@ class Code(StrEnum):
 
 
 STAGES = {
-    "read": ("parse_error", "unknown_shape", "error_page", "compliance_event", "not_hydrated", "bad_row"),
+    "read": (
+        "parse_error",
+        "line_too_long",
+        "unknown_shape",
+        "error_page",
+        "compliance_event",
+        "not_hydrated",
+        "float_id",
+        "deleted_post",
+        "bad_row",
+    ),
     "select": ("taken_down", "superseded_edit", "retweet", "withheld", "sensitive", "bot", "language"),
     "caption": ("no_media", "used_as_caption", "question", "no_caption"),
     "image": (
@@ -72,11 +85,14 @@ STAGES = {
 """Stage to its codes, in the order candidates pass them."""
 
 MEANING = {
-    Code.PARSE_ERROR: "the line is not UTF-8 or not JSON",
+    Code.PARSE_ERROR: "the line is not UTF-8 or not JSON, or the rest of the file is damaged",
+    Code.LINE_TOO_LONG: "too long to be a post or a page of posts; passed over without holding it",
     Code.UNKNOWN_SHAPE: "JSON of no shape that holds a post",
     Code.ERROR_PAGE: "a response page that holds errors and no posts",
     Code.COMPLIANCE_EVENT: "a notice that something was deleted, withheld or protected, not a post",
     Code.NOT_HYDRATED: "an id without its post",
+    Code.FLOAT_ID: "an id was stored as a number with a point and lost its last digits; store ids as text",
+    Code.DELETED_POST: "deleted by its author; archives keep such posts for a while",
     Code.BAD_ROW: "a table row without picture or caption, or with an unknown split",
     Code.TAKEN_DOWN: "taken down before (`pathclip data takedown`), or a copy of a picture that was",
     Code.SUPERSEDED_EDIT: "an older version of a post that was edited; the last one is used",

@@ -19,6 +19,7 @@ from pathclip.ingest.tables import items_to_tables, read_rows, rows_to_tweets, w
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.pairs import Drop, decode, phash, read_header
 from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
+from pathclip.tweets.packed import ZippedFile, is_zip
 
 __all__ = ["Collected", "collect", "look_at", "media_roots"]
 
@@ -109,13 +110,13 @@ def media_roots(config: IngestConfig) -> list[Path]:
     """The folders that attachments are searched in: ``--media`` and those of archives."""
     roots = [config.media] if config.media is not None else []
     for source in config.sources:
-        inside = archive_media(source) if source.is_dir() else None
+        inside = archive_media(source) if source.is_dir() or is_zip(source) else None
         if inside is not None:
             roots.append(inside)
     return roots
 
 
-def look_at(path: Path, config: CollectConfig) -> dict[str, Any]:
+def look_at(path: Path | ZippedFile, config: CollectConfig) -> dict[str, Any]:
     """Columns of ``pictures`` for one file; size is judged before pixels are."""
     try:
         size = path.stat().st_size

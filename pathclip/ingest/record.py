@@ -13,6 +13,7 @@ from pathclip.ingest.collect import media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.key import fingerprint
 from pathclip.ingest.media import MediaFolders
+from pathclip.tweets import archive_files, archive_sides
 
 __all__ = ["decide", "difference", "fingerprints", "previous", "write_record"]
 
@@ -88,7 +89,6 @@ def write_record(config: IngestConfig, now: dict[str, Any], state: str) -> None:
 
 def _files(source: Path) -> Iterator[Path]:
     if source.is_dir():
-        data = source / "data" if (source / "data").is_dir() else source
-        yield from data.glob("tweet*.js")
+        yield from (*archive_files(source), *archive_sides(source))
     else:
         yield source

@@ -25,6 +25,7 @@ from pathclip.ingest.thumbs import write_thumbs
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.shards import Dataset, ShardInfo, write_index
 from pathclip.tweets import sniff
+from pathclip.tweets.packed import is_packed_folder
 
 __all__ = ["ingest"]
 
@@ -138,7 +139,7 @@ def _check(config: IngestConfig) -> None:
     for source in config.sources:
         sniff(source)
     for root in media_roots(config):
-        if not root.is_dir():
+        if not root.is_dir() and not is_packed_folder(root):
             raise UserError(
                 f"media folder {root} does not exist; name the folder of the pictures with --media"
             )

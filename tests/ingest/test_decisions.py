@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -359,7 +360,7 @@ def test_every_code_has_a_stage_and_a_meaning():
     assert set(listed) == {str(code) for code in pathclip.ingest.MEANING}
 
 
-def test_a_personal_archive_brings_its_own_pictures(dump, tmp_path):
+def test_a_personal_archive_brings_its_own_pictures(dump, tmp_path, key_file):
     data = tmp_path / "archive" / "data"
     (data / "tweets_media").mkdir(parents=True)
     (data / "tweets_media" / "42-A.jpg").write_bytes(dump.picture("x.jpg", 1))
@@ -370,9 +371,18 @@ def test_a_personal_archive_brings_its_own_pictures(dump, tmp_path):
     ]
     text = json.dumps([{"tweet": post} for post in posts])
     (data / "tweets.js").write_text(f"window.YTD.tweets.part0 = {text}")
-    ingest(IngestConfig(sources=tmp_path / "archive", out=tmp_path / "out"))
-    assert list(kept(tmp_path / "out")) == [("42", "8")]
-    assert codes(tmp_path / "out") == {"x:43": "used_as_caption"}
+    (data / "deleted-tweets.js").write_text(f"window.YTD.deleted_tweets.part0 = {text}")
+    (data / "deleted_tweets_media").mkdir()
+    (data / "deleted_tweets_media" / "42-A.jpg").write_bytes(dump.picture("y.jpg", 2))
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "archive"))
+    for source in (tmp_path / "archive", packed):
+        ingest(IngestConfig(sources=source, out=tmp_path / f"out-{source.stem}", key_file=key_file))
+        assert list(kept(tmp_path / f"out-{source.stem}")) == [("42", "8")]
+        reasons = codes(tmp_path / f"out-{source.stem}")
+        assert reasons.pop("x:43") == "used_as_caption"
+        assert sorted(reasons.values()) == ["deleted_post", "deleted_post"]
+    folder, unzipped = (shard_bytes(tmp_path / f"out-{name}") for name in ("archive", "packed"))
+    assert folder == unzipped, "a folder and its zip give the same dataset"
 
 
 def test_sources_may_be_mixed_and_repeated(dump, tmp_path):

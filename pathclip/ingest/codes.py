@@ -33,6 +33,7 @@ class Code(StrEnum):
     USED_AS_CAPTION = "used_as_caption"
     QUESTION = "question"
     NO_CAPTION = "no_caption"
+    SEVERAL_PICTURES = "several_pictures"
     # image: what the file is good for
     VIDEO = "video"
     MEDIA_UNLISTED = "media_unlisted"
@@ -65,7 +66,7 @@ STAGES = {
         "bad_row",
     ),
     "select": ("taken_down", "superseded_edit", "retweet", "withheld", "sensitive", "bot", "language"),
-    "caption": ("no_media", "used_as_caption", "question", "no_caption"),
+    "caption": ("no_media", "used_as_caption", "question", "no_caption", "several_pictures"),
     "image": (
         "video",
         "media_unlisted",
@@ -105,6 +106,7 @@ MEANING = {
     Code.USED_AS_CAPTION: "a reply, or a further row, whose text captions a kept picture",
     Code.QUESTION: "the post asks, and no reply answers",
     Code.NO_CAPTION: "no text left to caption the picture",
+    Code.SEVERAL_PICTURES: "one of several pictures of its post, and caption.multi takes no such",
     Code.VIDEO: "a video or animated GIF attachment",
     Code.MEDIA_UNLISTED: "the payload does not describe the attachment, and no file bears its key",
     Code.IMAGE_MISSING: "no such file in the media folder",

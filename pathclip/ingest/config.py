@@ -26,9 +26,9 @@ from pathclip.pairs import (
 
 __all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
-COLLECT_VERSION = 2
-PLAN_VERSION = 1
-PACK_VERSION = 1
+COLLECT_VERSION = 3
+PLAN_VERSION = 2
+PACK_VERSION = 2
 
 
 class CollectConfig(Config):
@@ -148,7 +148,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "strict": {
         "select": {"bots": "drop"},
         "language": {"unknown": "drop"},
-        "caption": {"min_words": 3, "min_letters": 10, "max_replies": 1, "reply_min_words": 4},
+        "caption": {
+            "min_words": 3,
+            "min_letters": 10,
+            "max_replies": 1,
+            "reply_min_words": 4,
+            "max_continuations": 1,
+            "positional": "drop",
+            "labels": "drop",
+        },
         "image": {"min_side_px": 224, "max_aspect": 4.0},
         "dedup": {"drop_radius": 8, "tie_radius": 10},
     },

@@ -427,7 +427,12 @@ def test_the_preset_plip_takes_the_most_liked_reply_and_not_the_authors_own(dump
     run(dump, tmp_path / "plip", **preset("plip"))
     assert texts(tmp_path / "plip") == {"Melanoma of the skin", "Nice nevoid melanoma"}
     run(dump, tmp_path / "own", caption={"max_replies": 1})
-    assert texts(tmp_path / "own") == {"Melanoma of the skin", "My melanoma has spindle cells"}
+    (record,) = samples(tmp_path / "own")
+    assert [(c["text"], c["source"]) for c in record["captions"]] == [
+        ("Melanoma of the skin", "tweet"),
+        ("My melanoma has spindle cells", "continuation"),
+        ("Nice nevoid melanoma", "reply"),
+    ]
 
 
 def test_the_preset_plip_drops_questions_after_the_reply_was_chosen(dump, tmp_path):
@@ -465,3 +470,45 @@ def test_every_preset_is_explained():
     for name, sections in PRESETS.items():
         assert f"| `{name}` |" in page
         IngestConfig(**sections)
+
+
+def test_the_author_goes_on_or_answers_an_own_question(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.picture("b.jpg", 2)
+    dump.post("1", "Melanoma of the skin", "a", author_id="me")
+    replies_to(
+        dump, "1", ("2", "The melanoma cells show pigment", 0, "me"), ("3", "Nice nevoid melanoma", 9, "you")
+    )
+    dump.post("10", "What is your diagnosis?", "b", author_id="me")
+    replies_to(
+        dump,
+        "10",
+        ("11", "It is a blue nevus of the skin", 0, "me"),
+        ("12", "Agree with blue nevus", 9, "you"),
+    )
+    run(dump, tmp_path / "out", caption={"max_replies": 1, "max_continuations": 0})
+    found = {place[0]: record["captions"] for place, record in kept(tmp_path / "out").items()}
+    assert [(c["text"], c["source"]) for c in found["10"]] == [("It is a blue nevus of the skin", "reply")]
+    assert [c["source"] for c in found["1"]] == ["tweet", "reply"]
+    details = {row["tweet_id"]: row["detail"] for row in rejects(tmp_path / "out")}
+    assert details["2"] == "continuation not used: earlier ones are enough"
+    run(dump, tmp_path / "more")
+    assert codes(tmp_path / "more")["x:2"] == "used_as_caption"
+
+
+def test_captions_of_several_pictures_are_marked_or_shared_out(dump, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        dump.picture(f"{name}.jpg", seed)
+    dump.post("1", "Melanoma. A: low power B: high power", "a", "b")
+    run(dump, tmp_path / "out")
+    for record in samples(tmp_path / "out"):
+        assert record["captions"] == [
+            {"text": "Melanoma. A: low power B: high power", "source": "tweet", "positional": True}
+        ]
+    run(dump, tmp_path / "split", caption={"multi": "split"})
+    found = {place[1]: record["captions"] for place, record in kept(tmp_path / "split").items()}
+    assert found["3_1a"] == [{"text": "Melanoma. low power", "source": "tweet"}]
+    assert found["3_1b"] == [{"text": "Melanoma. high power", "source": "tweet"}]
+    run(dump, tmp_path / "first", caption={"multi": "first"})
+    assert list(codes(tmp_path / "first").values()) == ["several_pictures"]
+    assert list(kept(tmp_path / "first")) == [("1", "3_1a")]

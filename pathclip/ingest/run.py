@@ -25,6 +25,7 @@ from pathclip.ingest.thumbs import write_thumbs
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.shards import Dataset, ShardInfo, write_index
 from pathclip.tweets import sniff
+from pathclip.tweets.language import load_guesser
 from pathclip.tweets.packed import is_packed_folder
 
 __all__ = ["ingest"]
@@ -145,6 +146,8 @@ def _check(config: IngestConfig) -> None:
             )
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"--out {config.out} is a file; expected a folder")
+    if config.language.detector == "py3langid":
+        load_guesser(config.language.languages)
     if config.engine == "ray":
         raise UserError("engine 'ray' is not available yet; use serial or processes")
 

@@ -22,6 +22,7 @@ class Code(StrEnum):
     BAD_ROW = "bad_row"
     # select: posts that may not be used
     TAKEN_DOWN = "taken_down"
+    NOT_LISTED = "not_listed"
     SUPERSEDED_EDIT = "superseded_edit"
     RETWEET = "retweet"
     WITHHELD = "withheld"
@@ -65,7 +66,16 @@ STAGES = {
         "deleted_post",
         "bad_row",
     ),
-    "select": ("taken_down", "superseded_edit", "retweet", "withheld", "sensitive", "bot", "language"),
+    "select": (
+        "taken_down",
+        "not_listed",
+        "superseded_edit",
+        "retweet",
+        "withheld",
+        "sensitive",
+        "bot",
+        "language",
+    ),
     "caption": ("no_media", "used_as_caption", "question", "no_caption", "several_pictures"),
     "image": (
         "video",
@@ -96,6 +106,7 @@ MEANING = {
     Code.DELETED_POST: "deleted by its author; archives keep such posts for a while",
     Code.BAD_ROW: "a table row without picture or caption, or with an unknown split",
     Code.TAKEN_DOWN: "taken down before (`pathclip data takedown`), or a copy of a picture that was",
+    Code.NOT_LISTED: "not in the list of ids that was given",
     Code.SUPERSEDED_EDIT: "an older version of a post that was edited; the last one is used",
     Code.RETWEET: "repeats another post",
     Code.WITHHELD: "withheld in some country",

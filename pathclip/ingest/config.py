@@ -74,6 +74,14 @@ class IngestConfig(Config):
     media: Path | None = Field(
         default=None, description="folder with the picture files; tables default to their own folder"
     )
+    ids: Path | None = Field(
+        default=None, description="a list of post ids (text, CSV, parquet): only these posts are taken"
+    )
+    media_table: Path | None = Field(
+        default=None,
+        description="attachments by media_key with url or file, type, alt_text (JSON, CSV, parquet), for "
+        "posts that were saved without",
+    )
     key_file: Path | None = Field(
         default=None, description="key of the ids; by default OUT/private/key, made when absent"
     )
@@ -117,7 +125,18 @@ class IngestConfig(Config):
 
     def sections(self) -> dict[str, Any]:
         """The settings of all phases, without what only concerns this run."""
-        run = {"sources", "out", "media", "key_file", "engine", "workers", "force_new", "dry_run"}
+        run = {
+            "sources",
+            "out",
+            "media",
+            "ids",
+            "media_table",
+            "key_file",
+            "engine",
+            "workers",
+            "force_new",
+            "dry_run",
+        }
         return self.model_dump(mode="json", exclude=run)
 
     def _hash(self, version: int, *names: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from pathclip.ingest.candidates import Candidate
 from pathclip.ingest.collect import Collected
 from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.selection import is_listed, listed_ids, without_posts
 from pathclip.ingest.tables import read_rows
 from pathclip.pairs import (
     Caption,
@@ -47,7 +48,10 @@ def nominate(collected: Collected, config: IngestConfig) -> Nominated:
     """Make the candidates and give each its captions or the reason why it has none."""
     source = (t for t in collected.posts() if config.collect.referenced or not t.is_referenced)
     posts, newest, repeated = last_edits(source)
-    candidates = [*_faults(collected), *_rows(collected), *_posts(posts, newest, collected, config)]
+    ids = None if config.ids is None else dict.fromkeys(listed_ids(config.ids))
+    candidates = [*_faults(collected), *_rows(collected), *_posts(posts, newest, collected, config, ids)]
+    if config.ids is not None and ids is not None:
+        candidates += without_posts(config.ids, ids, posts.values(), collected.gone)
     return Nominated(candidates, len(posts), repeated)
 
 
@@ -100,15 +104,21 @@ def _merged(image: str, rows: list[Candidate], numbers: Counter[str]) -> Iterato
 
 
 def _posts(
-    posts: dict[str, Tweet], newest: dict[str, str], collected: Collected, config: IngestConfig
+    posts: dict[str, Tweet],
+    newest: dict[str, str],
+    collected: Collected,
+    config: IngestConfig,
+    ids: Collection[str] | None,
 ) -> Iterator[Candidate]:
     threads = Threads(posts, newest)
-    verdicts = {
-        post.id: Drop("superseded_edit", f"edited as {newest[post.id]}")
-        if post.id in newest
-        else select(post, config.select, config.language)
-        for post in posts.values()
-    }
+    verdicts: dict[str, Drop | None] = {}
+    for post in posts.values():
+        if ids is not None and not is_listed(post, ids):
+            verdicts[post.id] = Drop("not_listed")
+        elif post.id in newest:
+            verdicts[post.id] = Drop("superseded_edit", f"edited as {newest[post.id]}")
+        else:
+            verdicts[post.id] = select(post, config.select, config.language)
     answers, unused = _replies(posts, verdicts, threads, config)
     for post in posts.values():
         verdict = verdicts[post.id]

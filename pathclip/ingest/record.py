@@ -22,7 +22,8 @@ SCHEMA = "pathclip.run/1"
 
 def fingerprints(config: IngestConfig, key: bytes) -> dict[str, Any]:
     """What the input is: files by content, media by names and sizes, the key; all sorted."""
-    files = sorted({path for source in config.sources for path in _files(source)})
+    beside = [path for path in (config.ids, config.media_table) if path is not None]
+    files = sorted({*beside, *(path for source in config.sources for path in _files(source))})
     inputs = [{"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files]
     return {
         "inputs": sorted(inputs, key=lambda file: file["sha256"]),

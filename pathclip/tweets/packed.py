@@ -47,7 +47,7 @@ def open_source(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked where they are packed; reading may raise `DamagedError`.
 
     Raises:
-        UserError: If the file is missing or cannot be opened.
+        UserError: If the file is missing or cannot be opened, or a damage was dealt with nowhere.
     """
     with ExitStack() as stack:
         try:
@@ -56,7 +56,10 @@ def open_source(path: Path) -> Iterator[IO[bytes]]:
             raise UserError(f"source {path} does not exist") from None
         except (OSError, DamagedError) as error:
             raise UserError(f"source {path} cannot be read: {_said(error)}") from None
-        yield _unpacked(handle, size, stack)
+        try:
+            yield _unpacked(handle, size, stack)
+        except DamagedError as error:
+            raise UserError(f"source {path} is damaged: {error}") from None
 
 
 @contextmanager
@@ -71,10 +74,7 @@ def open_seekable(path: Path) -> Iterator[IO[bytes]]:
             yield handle
         return
     with open_source(path) as handle:
-        try:
-            data = handle.read(FREE_BYTES + 1)
-        except DamagedError as error:
-            raise UserError(f"source {path} is damaged: {error}") from None
+        data = handle.read(FREE_BYTES + 1)
     if len(data) > FREE_BYTES:
         raise UserError(f"source {path} is too large to be read within the zip; unpack it first")
     yield io.BytesIO(data)

@@ -64,9 +64,9 @@ def _head(path: Path) -> bytes:
         try:
             while len(head) < HEAD_BYTES and (piece := handle.read1(HEAD_BYTES)):  # type: ignore[attr-defined]
                 head += piece
-        except DamagedError as error:
+        except DamagedError:
             if not head:
-                raise UserError(f"source {path} is damaged: {error}") from None
+                raise
     return bytes(head[:HEAD_BYTES])
 
 

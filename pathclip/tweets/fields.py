@@ -51,6 +51,8 @@ def as_text(value: Any) -> str | None:
 def as_id(value: Any) -> str | None:
     """An id as text. Floats above 2**53 have lost digits and count as absent, written out as text too."""
     if isinstance(value, str):
+        if value.isdecimal():
+            return value
         text = as_text(value)
         return as_id(float(text)) if text and ROUNDED.fullmatch(text) else text
     if isinstance(value, bool):
@@ -63,6 +65,8 @@ def as_id(value: Any) -> str | None:
 def is_rounded(value: Any) -> bool:
     """True for an id that went through a float and lost its last digits, as a number or as text."""
     if isinstance(value, str):
+        if value.isdecimal():
+            return False
         text = value.strip()
         return ROUNDED.fullmatch(text) is not None and as_id(text) is None
     return isinstance(value, float) and abs(value) > MAX_EXACT_FLOAT

@@ -39,7 +39,7 @@ SPACE_BEFORE = re.compile(r"\s+([,;.!)\]])(?=\s|$)")
 EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]")
 # but not the minus of "ER-" or "CD34 -"
 EDGES = re.compile(
-    r"^(?:[-–—|•·,;:.]+\s+)+|(?<![A-Za-z]\d)(?<![A-Za-z]\d\d)(?<![A-Za-z]\d{3})(?:\s+[-–—|•·]+)+$|[\s,;:|]+$"
+    r"^(?:[-–—|•·,;:.]+\s+)+|(?: (?<![A-Za-z]\d )(?<![A-Za-z]\d\d )(?<![A-Za-z]\d{3} )[-–—|•·]+)+$|[\s,;:|]+$"
 )
 LOOSE_JOINERS = re.compile(r"(?<!\w)\u200d|\u200d(?!\w)")
 CUT = re.compile(r"\s*\S*…\s*$")
@@ -82,13 +82,13 @@ def clean(text: str, *, hashtags: HashtagPolicy = "strip_trailing", is_truncated
         >>> clean("@a @b Nice H&amp;E, CD20+ 🔬 #BCC of the <b>skin</b> #dermpath #pathtwitter https://t.co/x1")
         'Nice H&E, CD20+ BCC of the skin'
     """
-    for _ in range(2):  # what was quoted once more is escaped twice
+    for _ in range(2 if "&" in text else 0):  # what was quoted once more is escaped twice
         text = ENTITY.sub(lambda match: html.unescape(match.group()), text)
     text = unicodedata.normalize("NFC", _fix(text))
-    text = MARKUP.sub(" ", text)
+    text = MARKUP.sub(" ", text) if "<" in text else text
     text = URL.sub(" ", text)
-    text = RETWEET_MARK.sub("", text)
-    text = MENTIONS.sub("", LEADING_MENTIONS.sub("", text))
+    if "@" in text:
+        text = MENTIONS.sub("", LEADING_MENTIONS.sub("", RETWEET_MARK.sub("", text)))
     text = _without_emoji(text)
     text = _hashtags(SPACE.sub(" ", text).strip(), hashtags)
     text = CUT.sub("", text) if is_truncated else text

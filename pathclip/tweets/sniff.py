@@ -76,7 +76,7 @@ def archive_names(names: Iterable[str]) -> list[str]:
 
 
 def _sniff_text(path: Path, lines: list[bytes]) -> Shape:
-    if lines[0].startswith(b"[") or lines[0] == b"{":  # a lone bracket: printed over many lines
+    if _spans_lines(lines):
         return "json"
     if _table_names(lines[0]) is not None:
         return "csv"
@@ -88,6 +88,13 @@ def _sniff_text(path: Path, lines: list[bytes]) -> Shape:
             f"hydrated posts with --set ids={path}"
         )
     raise UserError(f"source {path} has no known shape (it starts with {lines[0][:40]!r}); {EXPECTED}")
+
+
+def _spans_lines(lines: list[bytes]) -> bool:
+    """True for a list or for JSON printed over many lines; one broken line before good ones is neither."""
+    opens = lines[0].startswith(b"[") or lines[0] == b"{"
+    whole = [line[:1] == b"{" and line[-1:] == b"}" for line in lines[1:-1]]
+    return opens and not (whole and all(whole))
 
 
 def _sniff_folder(path: Path) -> Shape:

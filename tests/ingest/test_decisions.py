@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -394,6 +395,21 @@ def test_sources_may_be_mixed_and_repeated(dump, tmp_path):
     report = ingest(IngestConfig(sources=sources, media=dump.media, out=tmp_path / "out"))
     assert (report.data["in"], report.kept, report.data["repeated"]) == (2, 1, 0)
     assert {c["source"] for r in samples(tmp_path / "out") for c in r["captions"]} == {"tweet", "table"}
+
+
+def test_a_dump_given_again_packed_changes_no_sample(dump, tmp_path, key_file):
+    dump.picture("a.jpg", 1)
+    dump.post("1", "Melanoma of the skin", "a")
+    dump.pages.append({"nothing": "known"})
+    packed = dump.folder / "again.jsonl.gz"
+    packed.write_bytes(gzip.compress(dump.tweets.read_bytes()))
+    zipped = Path(shutil.make_archive(str(dump.folder / "zipped"), "zip", dump.folder, "tweets.jsonl"))
+    run(dump, tmp_path / "one", key_file=key_file)
+    sources = (dump.tweets, packed, zipped)
+    report = ingest(IngestConfig(sources=sources, media=dump.media, out=tmp_path / "many", key_file=key_file))
+    assert samples(tmp_path / "one") == samples(tmp_path / "many")
+    assert (report.data["posts"], report.data["repeated"]) == (1, 2)
+    assert list(codes(tmp_path / "many").values()) == ["unknown_shape"] * 3
 
 
 def test_a_line_is_explained_by_the_posts_that_stood_in_it(dump, tmp_path):

@@ -172,6 +172,23 @@ def test_json_printed_over_many_lines_is_read(tmp_path):
     assert [t.id for t in items(tmp_path / "a.json")] == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("first", ['[{"id": "0", "te', "{", "[", "[1, 2"])
+def test_a_broken_first_line_does_not_make_a_list_of_the_lines_after_it(tmp_path, first):
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([first, *(json.dumps(post(n)) for n in (1, 2, 3))]))
+    fault, *posts = items(path)
+    assert fault.code == "parse_error"
+    assert [t.id for t in posts] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[%s,%s,%s]", "[\n%s,\n%s,\n%s\n]", "[%s]\n[%s,%s]", "[%s\n,%s\n,%s]", "[\n%s, %s]\n%s"]
+)
+def test_lists_are_known_however_they_are_broken_into_lines(tmp_path, text):
+    (tmp_path / "a.json").write_text(text % tuple(json.dumps(post(n)) for n in (1, 2, 3)))
+    assert [t.id for t in items(tmp_path / "a.json")] == ["1", "2", "3"]
+
+
 def test_nothing_is_held_that_is_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
     monkeypatch.setattr(readers, "SKIP_BYTES", 100)

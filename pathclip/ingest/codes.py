@@ -12,13 +12,17 @@ class Code(StrEnum):
 
     # read: lines that yield no post
     PARSE_ERROR = "parse_error"
+    LINE_TOO_LONG = "line_too_long"
     UNKNOWN_SHAPE = "unknown_shape"
     ERROR_PAGE = "error_page"
     COMPLIANCE_EVENT = "compliance_event"
     NOT_HYDRATED = "not_hydrated"
+    FLOAT_ID = "float_id"
+    DELETED_POST = "deleted_post"
     BAD_ROW = "bad_row"
     # select: posts that may not be used
     TAKEN_DOWN = "taken_down"
+    NOT_LISTED = "not_listed"
     SUPERSEDED_EDIT = "superseded_edit"
     RETWEET = "retweet"
     WITHHELD = "withheld"
@@ -30,6 +34,7 @@ class Code(StrEnum):
     USED_AS_CAPTION = "used_as_caption"
     QUESTION = "question"
     NO_CAPTION = "no_caption"
+    SEVERAL_PICTURES = "several_pictures"
     # image: what the file is good for
     VIDEO = "video"
     MEDIA_UNLISTED = "media_unlisted"
@@ -52,9 +57,28 @@ class Code(StrEnum):
 
 
 STAGES = {
-    "read": ("parse_error", "unknown_shape", "error_page", "compliance_event", "not_hydrated", "bad_row"),
-    "select": ("taken_down", "superseded_edit", "retweet", "withheld", "sensitive", "bot", "language"),
-    "caption": ("no_media", "used_as_caption", "question", "no_caption"),
+    "read": (
+        "parse_error",
+        "line_too_long",
+        "unknown_shape",
+        "error_page",
+        "compliance_event",
+        "not_hydrated",
+        "float_id",
+        "deleted_post",
+        "bad_row",
+    ),
+    "select": (
+        "taken_down",
+        "not_listed",
+        "superseded_edit",
+        "retweet",
+        "withheld",
+        "sensitive",
+        "bot",
+        "language",
+    ),
+    "caption": ("no_media", "used_as_caption", "question", "no_caption", "several_pictures"),
     "image": (
         "video",
         "media_unlisted",
@@ -76,13 +100,17 @@ STAGES = {
 """Stage to its codes, in the order candidates pass them."""
 
 MEANING = {
-    Code.PARSE_ERROR: "the line is not UTF-8 or not JSON",
+    Code.PARSE_ERROR: "the line is not UTF-8 or not JSON, or the rest of the file is damaged",
+    Code.LINE_TOO_LONG: "too long to be a post or a page of posts; passed over without holding it",
     Code.UNKNOWN_SHAPE: "JSON of no shape that holds a post",
     Code.ERROR_PAGE: "a response page that holds errors and no posts",
     Code.COMPLIANCE_EVENT: "a notice that something was deleted, withheld or protected, not a post",
     Code.NOT_HYDRATED: "an id without its post",
+    Code.FLOAT_ID: "an id was stored as a number with a point and lost its last digits; store ids as text",
+    Code.DELETED_POST: "deleted by its author; archives keep such posts for a while",
     Code.BAD_ROW: "a table row without picture or caption, or with an unknown split",
     Code.TAKEN_DOWN: "taken down before (`pathclip data takedown`), or a copy of a picture that was",
+    Code.NOT_LISTED: "not in the list of ids that was given",
     Code.SUPERSEDED_EDIT: "an older version of a post that was edited; the last one is used",
     Code.RETWEET: "repeats another post",
     Code.WITHHELD: "withheld in some country",
@@ -93,6 +121,7 @@ MEANING = {
     Code.USED_AS_CAPTION: "a reply, or a further row, whose text captions a kept picture",
     Code.QUESTION: "the post asks, and no reply answers",
     Code.NO_CAPTION: "no text left to caption the picture",
+    Code.SEVERAL_PICTURES: "one of several pictures of its post, and caption.multi takes no such",
     Code.VIDEO: "a video or animated GIF attachment",
     Code.MEDIA_UNLISTED: "the payload does not describe the attachment, and no file bears its key",
     Code.IMAGE_MISSING: "no such file in the media folder",

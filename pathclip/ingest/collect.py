@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from pathclip.ingest.tables import items_to_tables, read_rows, rows_to_tweets, w
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.pairs import Drop, decode, phash, read_header, score
 from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
+from pathclip.tweets.media_table import described, read_media_table
+from pathclip.tweets.packed import ZippedFile, is_zip
 
 __all__ = ["Collected", "collect", "look_at", "media_roots"]
 
@@ -35,12 +37,14 @@ class Collected:
         folders: Where pictures lie.
         folders_of_tables: Chunk number to the folder its rows name files in.
         lines: Lines that are not blank.
+        gone: What was taken down.
     """
 
     parts: Path
     folders: MediaFolders
     folders_of_tables: dict[int, int]
     lines: int
+    gone: Tombstones = field(default_factory=Tombstones)
 
     def files(self, table: str) -> list[Path]:
         """The parts of one table, in order."""
@@ -60,12 +64,13 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:
-    """One chunk of input, where its parts go, and what may not come back."""
+    """One chunk of input, where its parts go, what may not come back, and what is known of attachments."""
 
     number: int
     chunk: Chunk
     parts: Path
     gone: Tombstones
+    media_table: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +95,16 @@ def collect(config: IngestConfig, parts: Path, gone: Tombstones | None = None) -
     """
     parts.mkdir(parents=True, exist_ok=True)
     gone = gone or Tombstones()
-    read_tasks = [ReadTask(n, chunk, parts, gone) for n, chunk in enumerate(_all_chunks(config.sources))]
+    table = config.media_table
+    found = enumerate(_all_chunks(config.sources))
+    read_tasks = [ReadTask(n, chunk, parts, gone, table) for n, chunk in found]
     todo = [task for task in read_tasks if not _lines_file(task).is_file()]
     for _ in track(engine.map(_read_chunk, todo, **config.engine_for(todo)), "input chunks", len(todo)):
         pass
     lines = sum(int(_lines_file(task).read_text()) for task in read_tasks)
     if lines == 0:
         raise UserError(f"{', '.join(map(str, config.sources))}: nothing to read, every line is blank")
-    collected = _with_folders(config, read_tasks, parts, lines)
+    collected = replace(_with_folders(config, read_tasks, parts, lines), gone=gone)
     look_tasks = list(_look_tasks(config, collected))
     todo_looks = [task for task in look_tasks if not _picture_file(task).is_file()]
     looks = engine.map(_look_at_many, todo_looks, **config.engine_for(todo_looks))
@@ -110,13 +117,13 @@ def media_roots(config: IngestConfig) -> list[Path]:
     """The folders that attachments are searched in: ``--media`` and those of archives."""
     roots = [config.media] if config.media is not None else []
     for source in config.sources:
-        inside = archive_media(source) if source.is_dir() else None
+        inside = archive_media(source) if source.is_dir() or is_zip(source) else None
         if inside is not None:
             roots.append(inside)
     return roots
 
 
-def look_at(path: Path, config: CollectConfig) -> dict[str, Any]:
+def look_at(path: Path | ZippedFile, config: CollectConfig) -> dict[str, Any]:
     """Columns of ``pictures`` for one file; size is judged before pixels are."""
     try:
         size = path.stat().st_size
@@ -173,9 +180,11 @@ def _read_chunk(task: ReadTask) -> None:
     """Write the chunk's posts, rows and faults, and last of all how many lines it had."""
     last, lines = None, 0
     items = []
+    known = read_media_table(task.media_table) if task.media_table else {}
     for number, item in read(task.chunk):
         lines += number != last
         last = number
+        item = described(item, known) if known and isinstance(item, Tweet) else item
         items.append(task.gone.obey(without_names(item)))
     for table, rows in items_to_tables(items).items():
         if rows:

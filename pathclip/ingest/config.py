@@ -29,8 +29,8 @@ from pathclip.pairs import (
 __all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
 COLLECT_VERSION = 3
-PLAN_VERSION = 1
-PACK_VERSION = 1
+PLAN_VERSION = 2
+PACK_VERSION = 2
 
 
 class CollectConfig(Config):
@@ -75,6 +75,14 @@ class IngestConfig(Config):
     out: Path = Field(default=Path("dataset"), description="the dataset folder")
     media: Path | None = Field(
         default=None, description="folder with the picture files; tables default to their own folder"
+    )
+    ids: Path | None = Field(
+        default=None, description="a list of post ids (text, CSV, parquet): only these posts are taken"
+    )
+    media_table: Path | None = Field(
+        default=None,
+        description="attachments by media_key with url or file, type, alt_text (JSON, CSV, parquet), for "
+        "posts that were saved without",
     )
     key_file: Path | None = Field(
         default=None, description="key of the ids; by default OUT/private/key, made when absent"
@@ -122,7 +130,18 @@ class IngestConfig(Config):
 
     def sections(self) -> dict[str, Any]:
         """The settings of all phases, without what only concerns this run."""
-        run = {"sources", "out", "media", "key_file", "engine", "workers", "force_new", "dry_run"}
+        run = {
+            "sources",
+            "out",
+            "media",
+            "ids",
+            "media_table",
+            "key_file",
+            "engine",
+            "workers",
+            "force_new",
+            "dry_run",
+        }
         return self.model_dump(mode="json", exclude=run)
 
     def _hash(self, version: int, *names: str, more: str | None = None) -> str:
@@ -153,7 +172,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "strict": {
         "select": {"bots": "drop"},
         "language": {"unknown": "drop"},
-        "caption": {"min_words": 3, "min_letters": 10, "max_replies": 1, "reply_min_words": 4},
+        "caption": {
+            "min_words": 3,
+            "min_letters": 10,
+            "max_replies": 1,
+            "reply_min_words": 4,
+            "max_continuations": 1,
+            "positional": "drop",
+            "labels": "drop",
+        },
         "image": {"min_side_px": 224, "max_aspect": 4.0},
         "dedup": {"drop_radius": 8, "tie_radius": 10},
     },

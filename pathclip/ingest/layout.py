@@ -33,7 +33,9 @@ class PlacedPair:
             "split": pair.split,
             "group_id": pair.group_id,
             "positive_id": pair.positive_id,
-            "captions": [{"text": c.text, "source": c.source} for c in pair.captions],
+            "captions": [
+                {"text": c.text, "source": c.source, "positional": c.positional} for c in pair.captions
+            ],
             "hashtag": pair.hashtag,
             "phash": pair.phash,
             "root": pair.image_root,
@@ -72,7 +74,9 @@ def pair_of_row(row: dict[str, Any]) -> Pair:
         sample_id=row["sample_id"],
         group_id=row["group_id"],
         positive_id=row["positive_id"],
-        captions=tuple(Caption(c["text"], c["source"]) for c in row["captions"]),
+        captions=tuple(
+            Caption(c["text"], c["source"], positional=bool(c["positional"])) for c in row["captions"]
+        ),
         image_path=row["file"],
         image_root=row["root"],
         image_sha256=row["sha256"],

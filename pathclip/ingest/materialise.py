@@ -91,6 +91,7 @@ def _samples(task: ShardTask) -> Iterator[Sample]:
             phash=pair.phash,
             split=pair.split,
             jpg=jpg,
+            positional=frozenset(n for n, caption in enumerate(pair.captions) if caption.positional),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pathclip.core.errors import UserError
 from pathclip.pairs import Drop
 from pathclip.tweets import Media, basename
+from pathclip.tweets.packed import ZippedFile, is_packed_folder, zipped_file, zipped_sizes
 
 __all__ = ["MediaFolders", "Place", "names_of"]
 
@@ -22,7 +23,7 @@ class MediaFolders:
     """The files of some folders, found by name.
 
     Args:
-        roots: Searched in this order.
+        roots: Searched in this order; a folder within a zip does as well (``archive.zip/data/tweets_media``).
         beside: Further folders that tables name files in; not searched, so they may hold anything.
 
     Raises:
@@ -33,22 +34,22 @@ class MediaFolders:
         self.roots = [*roots, *(beside or [])]
         self._by_name: dict[str, Place] = {}
         self._by_stem: dict[str, Place] = {}
-        self._files: list[Place] = []
+        self._files: dict[Place, int] = {}
         for number, root in enumerate(roots):
-            if not root.is_dir():
+            if not root.is_dir() and not is_packed_folder(root):
                 raise UserError(
                     f"media folder {root} does not exist; name the folder of the pictures with --media"
                 )
-            for file in _files(root):
-                self._add(number, file)
+            for file, size in _files(root):
+                self._add(number, file, size)
 
     def fingerprint(self) -> dict[str, Any]:
         """Number of searched files and a hash of their names and sizes."""
-        lines = sorted(f"{n}/{f} {(self.roots[n] / f).lstat().st_size}" for n, f in self._files)
+        lines = sorted(f"{number}/{file} {size}" for (number, file), size in self._files.items())
         return {"files": len(lines), "sha256": hashlib.sha256(os.fsencode("\n".join(lines))).hexdigest()}
 
-    def _add(self, number: int, file: str) -> None:
-        self._files.append((number, file))
+    def _add(self, number: int, file: str, size: int) -> None:
+        self._files[number, file] = size
         name = file.rpartition("/")[2]
         self._by_name.setdefault(name, (number, file))
         self._by_stem.setdefault(name.partition(".")[0], (number, file))
@@ -76,7 +77,7 @@ class MediaFolders:
             return Drop("image_outside", "the path is not inside the media folder")
         return number, path.as_posix()
 
-    def open_path(self, place: Place) -> Path | Drop:
+    def open_path(self, place: Place) -> Path | ZippedFile | Drop:
         """The file to open, after links were followed."""
         root = self.roots[place[0]]
         return safe_path(root, place[1])
@@ -90,9 +91,13 @@ def names_of(tweet_id: str, media: Media) -> list[str]:
     return [wanted for wanted in (*files, *stems) if wanted]
 
 
-def safe_path(root: Path, file: str) -> Path | Drop:
+def safe_path(root: Path, file: str) -> Path | ZippedFile | Drop:
     """``root/file`` if it is a file that lies, links followed, inside ``root``."""
     path = root / file
+    if is_packed_folder(root):
+        return zipped_file(path) or Drop(
+            "image_missing", f"no file {PurePosixPath(file).name} in the archive"
+        )
     try:
         real = path.resolve(strict=True)
         inside = real.is_relative_to(root.resolve())
@@ -103,11 +108,15 @@ def safe_path(root: Path, file: str) -> Path | Drop:
     return path if real.is_file() else Drop("image_unreadable", "not a regular file")
 
 
-def _files(root: Path) -> Iterator[str]:
-    """Paths of all files below a folder, sorted, links to folders not followed, hidden files left out."""
+def _files(root: Path) -> Iterator[tuple[str, int]]:
+    """Files below a folder and their bytes, sorted; links to folders not followed, hidden files left out."""
+    if is_packed_folder(root):
+        yield from sorted(zipped_sizes(root).items())
+        return
     for folder, folders, names in os.walk(root):
         folders.sort()
         prefix = Path(folder).relative_to(root).as_posix()
         for name in sorted(names):
             if not name.startswith("."):
-                yield name if prefix == "." else f"{prefix}/{name}"
+                size = os.lstat(os.path.join(folder, name)).st_size
+                yield (name if prefix == "." else f"{prefix}/{name}"), size

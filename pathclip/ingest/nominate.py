@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 from pathclip.ingest.candidates import Candidate
 from pathclip.ingest.collect import Collected
 from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.selection import is_listed, listed_ids, without_posts
 from pathclip.ingest.tables import read_rows
 from pathclip.pairs import (
     Caption,
@@ -16,6 +18,7 @@ from pathclip.pairs import (
     last_edits,
     own_caption,
     picture_captions,
+    rank_continuations,
     rank_replies,
     reply_caption,
     select,
@@ -45,7 +48,10 @@ def nominate(collected: Collected, config: IngestConfig) -> Nominated:
     """Make the candidates and give each its captions or the reason why it has none."""
     source = (t for t in collected.posts() if config.collect.referenced or not t.is_referenced)
     posts, newest, repeated = last_edits(source)
-    candidates = [*_faults(collected), *_rows(collected), *_posts(posts, newest, collected, config)]
+    ids = None if config.ids is None else dict.fromkeys(listed_ids(config.ids))
+    candidates = [*_faults(collected), *_rows(collected), *_posts(posts, newest, collected, config, ids)]
+    if config.ids is not None and ids is not None:
+        candidates += without_posts(config.ids, ids, posts.values(), collected.gone)
     return Nominated(candidates, len(posts), repeated)
 
 
@@ -98,15 +104,21 @@ def _merged(image: str, rows: list[Candidate], numbers: Counter[str]) -> Iterato
 
 
 def _posts(
-    posts: dict[str, Tweet], newest: dict[str, str], collected: Collected, config: IngestConfig
+    posts: dict[str, Tweet],
+    newest: dict[str, str],
+    collected: Collected,
+    config: IngestConfig,
+    ids: Collection[str] | None,
 ) -> Iterator[Candidate]:
     threads = Threads(posts, newest)
-    verdicts = {
-        post.id: Drop("superseded_edit", f"edited as {newest[post.id]}")
-        if post.id in newest
-        else select(post, config.select, config.language)
-        for post in posts.values()
-    }
+    verdicts: dict[str, Drop | None] = {}
+    for post in posts.values():
+        if ids is not None and not is_listed(post, ids):
+            verdicts[post.id] = Drop("not_listed")
+        elif post.id in newest:
+            verdicts[post.id] = Drop("superseded_edit", f"edited as {newest[post.id]}")
+        else:
+            verdicts[post.id] = select(post, config.select, config.language)
     answers, unused = _replies(posts, verdicts, threads, config)
     for post in posts.values():
         verdict = verdicts[post.id]
@@ -116,34 +128,27 @@ def _posts(
             yield candidate
             continue
         own = own_caption(post, config.caption, config.text) if verdict is None else verdict
-        for media in _unique(post.media):
+        pictures = tuple(_unique(post.media))
+        for number, media in enumerate(pictures):
             candidate = _candidate(post, media, threads)
-            _caption(candidate, post, media, verdict, own, answers.get(post.id, ()), config)
+            place_in_post = (number, len(pictures))
+            captions = (
+                verdict
+                if verdict is not None
+                else picture_captions(
+                    post, media, own, answers.get(post.id, ()), config.caption, place_in_post
+                )
+            )
+            if isinstance(captions, Drop):
+                candidate.reject(captions)
+            else:
+                candidate.captions = captions
             place = collected.folders.of_post(post.id, media)
             if candidate.alive and isinstance(place, Drop):
                 candidate.reject(place)
             elif not isinstance(place, Drop):
                 candidate.place = place
             yield candidate
-
-
-def _caption(
-    candidate: Candidate,
-    post: Tweet,
-    media: Media,
-    verdict: Drop | None,
-    own: Caption | Drop,
-    answers: Iterable[Caption],
-    config: IngestConfig,
-) -> None:
-    if verdict is not None:
-        candidate.reject(verdict)
-        return
-    captions = picture_captions(post, media, own, answers, config.caption)
-    if isinstance(captions, Drop):
-        candidate.reject(captions)
-    else:
-        candidate.captions = captions
 
 
 def _replies(
@@ -155,6 +160,7 @@ def _replies(
     stands as ``no_media``.
     """
     by_likes = config.caption.reply_choice == "most_liked"
+    continuing: dict[str, list[Tweet]] = defaultdict(list)
     fitting: dict[str, list[Tweet]] = defaultdict(list)
     captions: dict[str, Caption] = {}
     unused: dict[str, Drop] = {}
@@ -169,20 +175,35 @@ def _replies(
             unused[post.id] = Drop("no_media", f"reply not used: {caption.detail or caption.code}")
             if caption.code == "question" and by_likes:
                 fitting[target].append(post)  # OpenPath chose first and dropped questions afterwards
+        elif not by_likes and threads.continues(post, target) and not _asks(posts[target], config):
+            captions[post.id] = replace(caption, source="continuation")
+            continuing[target].append(post)
         else:
             captions[post.id] = caption
             fitting[target].append(post)
-    answers: dict[str, list[Caption]] = {}
+    answers: dict[str, list[Caption]] = defaultdict(list)
+    for target, posts_on in continuing.items():
+        ranked = rank_continuations(posts_on)
+        answers[target] += [captions[p.id] for p in ranked[: config.caption.max_continuations]]
+        for number, post in enumerate(ranked):
+            over = number >= config.caption.max_continuations
+            why = "earlier ones are enough" if over else "its picture is not kept"
+            unused[post.id] = Drop("no_media", f"continuation not used: {why}")
     for target, replies in fitting.items():
         ranked = rank_replies(replies, None if by_likes else posts[target].author_id)
         chosen = ranked[: config.caption.max_replies]
-        answers[target] = [captions[r.id] for r in chosen if r.id in captions]
+        answers[target] += [captions[r.id] for r in chosen if r.id in captions]
         for number, reply in enumerate(ranked):
             if reply.id not in captions:
                 continue
             why = "its picture is not kept" if number < config.caption.max_replies else "others rank higher"
             unused[reply.id] = Drop("no_media", f"reply not used: {why}")
     return answers, unused
+
+
+def _asks(post: Tweet, config: IngestConfig) -> bool:
+    """True where the post's own text is a question: what its author says next is the answer."""
+    return own_caption(post, config.caption, config.text) == Drop("question")
 
 
 def _candidate(post: Tweet, media: Media | None, threads: Threads) -> Candidate:
@@ -201,4 +222,8 @@ def _candidate(post: Tweet, media: Media | None, threads: Threads) -> Candidate:
 
 
 def _unique(media: Iterable[Media]) -> Iterable[Media]:
-    return {m.key: m for m in reversed(tuple(media))}.values()
+    """Each attachment once, in order; of two with one key the first."""
+    first: dict[str, Media] = {}
+    for one in media:
+        first.setdefault(one.key, one)
+    return first.values()

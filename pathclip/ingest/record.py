@@ -13,6 +13,7 @@ from pathclip.ingest.collect import media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.key import fingerprint
 from pathclip.ingest.media import MediaFolders
+from pathclip.tweets import archive_files, archive_sides
 
 __all__ = ["decide", "difference", "fingerprints", "previous", "write_record"]
 
@@ -21,7 +22,8 @@ SCHEMA = "pathclip.run/1"
 
 def fingerprints(config: IngestConfig, key: bytes) -> dict[str, Any]:
     """What the input is: files by content, media by names and sizes, the key; all sorted."""
-    files = sorted({path for source in config.sources for path in _files(source)})
+    beside = [path for path in (config.ids, config.media_table) if path is not None]
+    files = sorted({*beside, *(path for source in config.sources for path in _files(source))})
     inputs = [{"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files]
     return {
         "inputs": sorted(inputs, key=lambda file: file["sha256"]),
@@ -88,7 +90,6 @@ def write_record(config: IngestConfig, now: dict[str, Any], state: str) -> None:
 
 def _files(source: Path) -> Iterator[Path]:
     if source.is_dir():
-        data = source / "data" if (source / "data").is_dir() else source
-        yield from data.glob("tweet*.js")
+        yield from (*archive_files(source), *archive_sides(source))
     else:
         yield source

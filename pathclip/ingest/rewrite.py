@@ -260,14 +260,16 @@ def _shards(journal: Journal, found: Survey, touched: set[str]) -> dict[str, lis
 def _remaining(path: Path, found: Survey) -> Iterator[Sample]:
     leaving, fewer = found.leaving, found.recaptioned
     reader = ShardReader(path)
-    names = Sample.__dataclass_fields__.keys() - {"jpg", "captions"}
+    names = Sample.__dataclass_fields__.keys() - {"jpg", "captions", "positional"}
     for i in range(len(reader)):
         record = reader.record(i)
         name = record["sample_id"]
         if name not in leaving:
             captions = [c for n, c in enumerate(record["captions"]) if n not in fewer.get(name, ())]
             texts = tuple((c["text"], c["source"]) for c in captions)
-            yield Sample(**{n: record[n] for n in names}, captions=texts, jpg=bytes(reader.jpg(i)))
+            places = frozenset(n for n, c in enumerate(captions) if c.get("positional"))
+            values = {n: record[n] for n in names}
+            yield Sample(**values, captions=texts, positional=places, jpg=bytes(reader.jpg(i)))
     reader.close()
 
 

@@ -20,11 +20,15 @@ from pathclip.ingest.plan import plan, write_plan
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
 from pathclip.ingest.report_page import write_page
+from pathclip.ingest.selection import listed_ids
 from pathclip.ingest.tables import read_rows
 from pathclip.ingest.thumbs import write_thumbs
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.shards import Dataset, ShardInfo, write_index
 from pathclip.tweets import sniff
+from pathclip.tweets.language import load_guesser
+from pathclip.tweets.media_table import read_media_table
+from pathclip.tweets.packed import is_packed_folder
 
 __all__ = ["ingest"]
 
@@ -138,12 +142,18 @@ def _check(config: IngestConfig) -> None:
     for source in config.sources:
         sniff(source)
     for root in media_roots(config):
-        if not root.is_dir():
+        if not root.is_dir() and not is_packed_folder(root):
             raise UserError(
                 f"media folder {root} does not exist; name the folder of the pictures with --media"
             )
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"--out {config.out} is a file; expected a folder")
+    if config.ids is not None:
+        listed_ids(config.ids)
+    if config.media_table is not None:
+        read_media_table(config.media_table)
+    if config.language.detector == "py3langid":
+        load_guesser(config.language.languages)
     if config.engine == "ray":
         raise UserError("engine 'ray' is not available yet; use serial or processes")
 

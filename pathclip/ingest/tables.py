@@ -19,7 +19,7 @@ __all__ = ["SCHEMAS", "items_to_tables", "read_rows", "rows_to_tweets", "write_r
 _TEXT, _INT, _BOOL = pa.string(), pa.int64(), pa.bool_()
 _TEXTS = pa.list_(_TEXT)
 _MEDIA = pa.list_(pa.struct([(f.name, _TEXT) for f in fields(Media)]))
-_CAPTIONS = pa.list_(pa.struct([("text", _TEXT), ("source", _TEXT)]))
+_CAPTIONS = pa.list_(pa.struct([("text", _TEXT), ("source", _TEXT), ("positional", _BOOL)]))
 _TWEET_TYPES = {
     "like_count": _INT,
     "hashtags": _TEXTS,

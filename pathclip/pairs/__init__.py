@@ -6,6 +6,7 @@ from pathclip.pairs.caption import (
     is_question,
     own_caption,
     picture_captions,
+    rank_continuations,
     rank_replies,
     reply_caption,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "own_caption",
     "phash",
     "picture_captions",
+    "rank_continuations",
     "rank_replies",
     "read_header",
     "read_labels",

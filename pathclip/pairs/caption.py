@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from pathclip.core.config import Config
 from pathclip.pairs.pair import Caption, Drop
+from pathclip.pairs.positions import is_positional, shares
 from pathclip.pairs.terms import has_pathology_term
 from pathclip.tweets.text import HashtagPolicy, clean
 from pathclip.tweets.tweet import Media, Tweet
@@ -20,6 +22,7 @@ __all__ = [
     "is_question",
     "own_caption",
     "picture_captions",
+    "rank_continuations",
     "rank_replies",
     "reply_caption",
 ]
@@ -31,6 +34,8 @@ ASKS = re.compile(
     r"dx please|spot diagnosis|thoughts (?:please|welcome|appreciated)|opinions? (?:please|welcome)|"
     r"help (?:please|needed|with))\b"
 )
+
+LABEL = re.compile(r"(?i)(?=.*\d)[a-z0-9]+(?:[-_][a-z0-9]+){2,}\.?|(?:case|img|image|slide|dsc)[-_ #]*\d+\.?")
 
 
 class TextConfig(Config):
@@ -52,6 +57,20 @@ class CaptionConfig(Config):
     alt_text: bool = Field(default=True, description="take the author's description of the picture")
     max_replies: int = Field(
         default=3, ge=0, description="replies taken as captions of a post, most liked first"
+    )
+    max_continuations: int = Field(
+        default=3, ge=0, description="the author's own follow-ups taken as captions, the earliest first"
+    )
+    multi: Literal["all", "first", "drop", "split"] = Field(
+        default="all",
+        description="posts of several pictures: all have the caption; only the first is taken; none is; "
+        "split: each has its part where the caption marks as many (A: ... B: ...), else all have it",
+    )
+    positional: Literal["keep", "drop"] = Field(
+        default="keep", description="captions that tell several pictures apart by place; kept ones are marked"
+    )
+    labels: Literal["keep", "drop"] = Field(
+        default="keep", description="own texts that are a file's or a case's name and no words (some-case-31)"
     )
     reply_min_words: int = Field(default=3, ge=1, description="words a reply must have")
     reply_term: bool = Field(default=True, description="a reply must hold a pathology term")
@@ -85,6 +104,8 @@ def own_caption(tweet: Tweet, config: CaptionConfig, text: TextConfig) -> Captio
         return Drop("question")
     if problem := _too_short(cleaned, config.min_words, config.min_letters):
         return Drop("no_caption", problem)
+    if config.labels == "drop" and LABEL.fullmatch(cleaned):
+        return Drop("no_caption", "a label and no words")
     return Caption(cleaned, "tweet", tweet.id, tweet.author_id)
 
 
@@ -122,25 +143,65 @@ def rank_replies(replies: Iterable[Tweet], author_id: str | None) -> list[Tweet]
     )
 
 
+def rank_continuations(posts: Iterable[Tweet]) -> list[Tweet]:
+    """In the order they were written; a total order."""
+    return sorted(posts, key=lambda p: (p.created_at or "9", len(p.id), p.id))
+
+
 def picture_captions(
-    tweet: Tweet, media: Media, own: Caption | Drop, replies: Iterable[Caption], config: CaptionConfig
+    tweet: Tweet,
+    media: Media,
+    own: Caption | Drop,
+    answers: Iterable[Caption],
+    config: CaptionConfig,
+    place: tuple[int, int] = (0, 1),
 ) -> tuple[Caption, ...] | Drop:
-    """All captions of one picture of a post, best first, none twice; or why there are none."""
-    captions = [own] if isinstance(own, Caption) else []
-    if config.alt_text and media.alt_text:
-        described = clean(media.alt_text)
-        if not _too_short(described, config.reply_min_words, config.min_letters) and not is_question(
-            described
-        ):
-            captions.append(Caption(described, "alt_text", tweet.id, tweet.author_id))
-    captions += replies
+    """All captions of one picture of a post, best first, none twice; or why there are none.
+
+    The order: the post's own text, its alt text, its author's continuations, the answering replies.
+
+    Args:
+        tweet: The post.
+        media: The picture.
+        own: What `own_caption` found.
+        answers: Continuations, then replies, each in their order.
+        config: Which of them are taken.
+        place: The picture's number, from 0, and how many the post has.
+    """
+    number, num_pictures = place
+    if num_pictures > 1 and (config.multi == "drop" or (config.multi == "first" and number > 0)):
+        return Drop("several_pictures", f"picture {number + 1} of {num_pictures}")
+    described = _described(tweet, media, config)
+    texts = [*([own] if isinstance(own, Caption) else []), *([described] if described else []), *answers]
+    said = [c if c is described else _of_picture(c, place, config) for c in texts]
+    captions = [c for c in said if not (c.positional and config.positional == "drop")]
     if not captions:
-        assert isinstance(own, Drop)
-        return own
+        return own if isinstance(own, Drop) else Drop("no_caption", "tells several pictures apart by place")
     first: dict[str, Caption] = {}
     for caption in captions:
         first.setdefault(caption.text, caption)
     return tuple(first.values())
+
+
+def _of_picture(caption: Caption, place: tuple[int, int], config: CaptionConfig) -> Caption:
+    """The picture's share of a caption, or the whole with a mark where it speaks of several by place."""
+    number, num_pictures = place
+    if num_pictures < 2:
+        return caption
+    parts = shares(caption.text, num_pictures) if config.multi == "split" else None
+    if parts and not any(_too_short(part, config.min_words, config.min_letters) for part in parts):
+        return replace(caption, text=parts[number])
+    return replace(caption, positional=is_positional(caption.text))
+
+
+def _described(tweet: Tweet, media: Media, config: CaptionConfig) -> Caption | None:
+    """The author's description of the picture, where it says something."""
+    if not (config.alt_text and media.alt_text):
+        return None
+    described = clean(media.alt_text)
+    if _too_short(described, config.reply_min_words, config.min_letters) or is_question(described):
+        return None
+    return Caption(described, "alt_text", tweet.id, tweet.author_id)
 
 
 def _too_short(text: str, min_words: int, min_letters: int) -> str | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 __all__ = ["Caption", "CaptionSource", "Drop", "Pair", "Split"]
 
-CaptionSource = Literal["tweet", "reply", "alt_text", "table"]
+CaptionSource = Literal["tweet", "alt_text", "continuation", "reply", "table"]
 Split = Literal["train", "val", "test"]
 
 
@@ -20,12 +20,14 @@ class Caption:
         source: What kind of text it was.
         tweet_id: The post it stood in; None for tables. Never leaves the private folder.
         author_id: Who wrote it; never leaves the private folder.
+        positional: Whether it tells several pictures apart by their place ("left: H&E").
     """
 
     text: str
     source: CaptionSource
     tweet_id: str | None = None
     author_id: str | None = None
+    positional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

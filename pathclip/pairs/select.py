@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pathclip.core.config import Config
 from pathclip.pairs.pair import Drop
-from pathclip.tweets.language import is_language_known, latin_share, num_letters, sounds_foreign
+from pathclip.tweets.language import guess, is_language_known, latin_share, num_letters, sounds_foreign
 from pathclip.tweets.text import clean
 from pathclip.tweets.tweet import Tweet
 
@@ -31,8 +31,13 @@ class SelectConfig(Config):
 
 
 class LanguageConfig(Config):
-    """Which languages are taken; the platform's word first, then script and function words."""
+    """Which languages are taken, and who says which a text is in. Other scripts go whoever says so."""
 
+    detector: Literal["platform", "script", "py3langid"] = Field(
+        default="platform",
+        description="platform: its code, else function words of other languages; script: function words only "
+        "(for English); py3langid: that package (extra `language`), whatever the platform says",
+    )
     languages: tuple[str, ...] = Field(default=("en",), min_length=1, description="platform codes to keep")
     unknown: Literal["keep", "drop"] = Field(
         default="keep", description="posts without a code whose script and function words do not tell either"
@@ -43,6 +48,12 @@ class LanguageConfig(Config):
     min_letters: int = Field(
         default=8, ge=0, description="below this many letters script and words are not judged"
     )
+
+    @model_validator(mode="after")
+    def _script_knows_english(self) -> LanguageConfig:
+        if self.detector == "script" and self.languages != ("en",):
+            raise ValueError("detector = script tells English from others; other languages need another one")
+        return self
 
 
 def select(tweet: Tweet, config: SelectConfig, language: LanguageConfig) -> Drop | None:
@@ -59,7 +70,7 @@ def select(tweet: Tweet, config: SelectConfig, language: LanguageConfig) -> Drop
 
 
 def _language(tweet: Tweet, config: LanguageConfig) -> Drop | None:
-    known = is_language_known(tweet.lang)
+    known = config.detector == "platform" and is_language_known(tweet.lang)
     if known and (tweet.lang or "").lower().partition("-")[0] not in config.languages:
         return Drop("language", f"the platform says {tweet.lang}")
     text = clean(tweet.text, hashtags="strip")
@@ -68,8 +79,17 @@ def _language(tweet: Tweet, config: LanguageConfig) -> Drop | None:
     share = latin_share(text)
     if share < config.min_latin_share:
         return Drop("language", f"{share:.0%} Latin letters")
-    if not known and config.unknown == "drop":
+    if config.detector == "py3langid":
+        return _guessed(text, config)
+    if not known and config.unknown == "drop" and config.detector == "platform":
         return Drop("language", "the platform gives none")
     if not known and sounds_foreign(text):
         return Drop("language", "function words of another language")
     return None
+
+
+def _guessed(text: str, config: LanguageConfig) -> Drop | None:
+    language = guess(text, config.languages)
+    if language is None:
+        return None if config.unknown == "keep" else Drop("language", "no words to tell by")
+    return None if language in config.languages else Drop("language", f"py3langid says {language}")

@@ -85,6 +85,18 @@ class Threads:
         holders = [i for i in self._holders.get(self._find(reply.id), ()) if i != reply.id]
         return holders[0] if len(holders) == 1 else None
 
+    def continues(self, reply: Tweet, target: str) -> bool:
+        """True where a reply goes on from a post through none but posts of the same author."""
+        author = self._posts[target].author_id
+        post: Tweet | None = reply
+        seen: set[str] = set()
+        while post is not None and post.id not in seen and author is not None and post.author_id == author:
+            if post.id == target:
+                return True
+            seen.add(post.id)
+            post = self._posts.get(self._id(post.in_reply_to_id) or "")
+        return False
+
     def _holds(self, tweet_id: str) -> bool:
         post = self._posts.get(tweet_id)
         return post is not None and bool(post.media) and post.kind != "retweet"

@@ -26,6 +26,7 @@ class Sample:
         phash: 16 hexadecimal digits, or None.
         split: train, val or test.
         jpg: The encoded picture.
+        positional: Numbers of the captions that tell several pictures of a post apart by their place.
     """
 
     sample_id: str
@@ -38,6 +39,7 @@ class Sample:
     phash: str | None
     split: str
     jpg: bytes
+    positional: frozenset[int] = frozenset()
 
     def to_json(self) -> bytes:
         """The ``{key}.json`` member: stable key order, UTF-8, no spaces."""
@@ -46,7 +48,10 @@ class Sample:
             "sample_id": self.sample_id,
             "group_id": self.group_id,
             "positive_id": self.positive_id,
-            "captions": [{"text": text, "source": source} for text, source in self.captions],
+            "captions": [
+                {"text": text, "source": source, **({"positional": True} if n in self.positional else {})}
+                for n, (text, source) in enumerate(self.captions)
+            ],
             "hashtag": self.hashtag,
             "width": self.width,
             "height": self.height,

@@ -16,14 +16,18 @@ __all__ = [
     "as_mapping",
     "as_text",
     "basename",
+    "is_rounded",
     "looks_cut",
     "looks_retweeted",
+    "printable",
     "utc",
 ]
 
 EMPTY: Mapping[str, Any] = {}
 MAX_EXACT_FLOAT = 2**53
 RETWEET = re.compile(r"\s*RT @\w{1,20}:", re.ASCII)
+ROUNDED = re.compile(r"\d+(\.\d+)?[eE]\+?\d+|\d+\.\d*")
+DETAIL_CHARACTERS = 200
 CUT = re.compile(r"…(\s*https?://t\.co/\w+)*\s*$")
 
 
@@ -45,14 +49,33 @@ def as_text(value: Any) -> str | None:
 
 
 def as_id(value: Any) -> str | None:
-    """An id as text. Floats above 2**53 have lost digits and count as absent."""
+    """An id as text. Floats above 2**53 have lost digits and count as absent, written out as text too."""
     if isinstance(value, str):
-        return as_text(value)
+        if value.isdecimal():
+            return value
+        text = as_text(value)
+        return as_id(float(text)) if text and ROUNDED.fullmatch(text) else text
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) <= MAX_EXACT_FLOAT else None
     return str(value) if isinstance(value, int) else None
+
+
+def is_rounded(value: Any) -> bool:
+    """True for an id that went through a float and lost its last digits, as a number or as text."""
+    if isinstance(value, str):
+        if value.isdecimal():
+            return False
+        text = value.strip()
+        return ROUNDED.fullmatch(text) is not None and as_id(text) is None
+    return isinstance(value, float) and abs(value) > MAX_EXACT_FLOAT
+
+
+def printable(text: str) -> str:
+    """A message in one line that any file can hold: no lone surrogates, at most 200 characters."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= DETAIL_CHARACTERS else f"{line[:DETAIL_CHARACTERS]}…"
 
 
 def as_count(value: Any) -> int:

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pathclip.core.errors import UserError
-from pathclip.tweets.fields import as_id, as_mapping
-from pathclip.tweets.sniff import Shape, open_source, sniff
-from pathclip.tweets.table import csv_rows, is_row, parquet_rows, row
+from pathclip.tweets.archive import Owner, archive_files, owner_of, with_note
+from pathclip.tweets.elements import TooLong, elements
+from pathclip.tweets.fields import as_id, as_mapping, is_rounded, printable
+from pathclip.tweets.packed import DamagedError, is_packed, open_source, zipped_names
+from pathclip.tweets.sniff import Shape, sniff
+from pathclip.tweets.table import csv_items, is_row, parquet_items, row
 from pathclip.tweets.tweet import Fault, Row, Tweet
 from pathclip.tweets.v1 import v1_posts
 from pathclip.tweets.v2 import flat_posts, page_posts
 
-__all__ = ["Chunk", "Item", "archive_media", "chunks", "read"]
+__all__ = ["Chunk", "Item", "chunks", "read"]
 
 Item = Tweet | Row | Fault
 CHUNK_BYTES = 64 << 20
-MAX_LINE_BYTES = 256 << 20
-ARCHIVE_OWNER = "archive-owner"  # an archive holds one person's posts and does not repeat the id
-ARCHIVE_FILE = re.compile(r"tweets?(-part\d+)?\.js$")
-ARCHIVE_MEDIA = ("tweets_media", "tweet_media")
+MAX_LINE_BYTES = 64 << 20
+SKIP_BYTES = 1 << 20
 COMPLIANCE_KEYS = (
     {"action", "reason"},
     {"action", "redacted_at"},
     {"delete"},
     {"scrub_geo"},
     {"status_withheld"},
+    {"user_withheld"},
 )
 
 
@@ -41,7 +39,7 @@ class Chunk:
     """A part of a source that one task reads.
 
     Attributes:
-        path: The file.
+        path: The file; of one in a zip, the zip's path and the name within it.
         name: How messages call it.
         shape: What it holds.
         start: First byte; a line belongs to the chunk it starts in.
@@ -58,25 +56,23 @@ class Chunk:
 
 
 def chunks(path: Path, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
-    """Cut a source into chunks: plain JSON lines by size, an archive by file, the rest whole.
+    """Cut a source into chunks: plain JSON lines by size, an archive or a zip by file, the rest whole.
 
     Raises:
         UserError: If the source is missing, empty or of no known shape.
     """
     shape = sniff(path)
     if shape == "archive":
-        for file in _archive_files(path):
-            yield Chunk(file, file.name, "archive_js")
-    elif shape == "jsonl" and path.stat().st_size > chunk_bytes and not _is_gzip(path):
+        for file in archive_files(path):
+            yield Chunk(file, printable(file.name), "archive_js")
+    elif shape == "zip":
+        for name in zipped_names(path):
+            inner = sniff(path / name)
+            yield Chunk(path / name, printable(f"{path.name}/{name}"), inner)
+    elif shape == "jsonl" and path.stat().st_size > chunk_bytes and not is_packed(path):
         yield from _line_chunks(path, chunk_bytes)
     else:
-        yield Chunk(path, path.name, shape)
-
-
-def archive_media(path: Path) -> Path | None:
-    """The media folder inside a personal archive, or None."""
-    data = path / "data" if (path / "data").is_dir() else path
-    return next((data / name for name in ARCHIVE_MEDIA if (data / name).is_dir()), None)
+        yield Chunk(path, printable(path.name), shape)
 
 
 def read(chunk: Chunk) -> Iterator[tuple[int, Item]]:
@@ -88,15 +84,24 @@ def read(chunk: Chunk) -> Iterator[tuple[int, Item]]:
         UserError: If the file as a whole cannot be read.
     """
     if chunk.shape == "parquet":
-        yield from enumerate(parquet_rows(chunk.path, chunk.name), chunk.first_line)
+        yield from enumerate(parquet_items(chunk.path, chunk.name), chunk.first_line)
         return
     with open_source(chunk.path) as handle:
-        if chunk.shape == "csv":
-            yield from enumerate(csv_rows(handle, chunk.name), chunk.first_line)
-        elif chunk.shape == "jsonl":
-            yield from _json_lines(handle, chunk)
-        else:
-            yield from _json_array(handle, chunk)
+        last = chunk.first_line - 1
+        try:
+            for last, item in _items(handle, chunk):
+                yield last, item
+        except DamagedError as error:
+            yield last + 1, Fault("parse_error", str(error), f"{chunk.name}:{last + 1}")
+
+
+def _items(handle: IO[bytes], chunk: Chunk) -> Iterator[tuple[int, Item]]:
+    if chunk.shape == "csv":
+        yield from enumerate(csv_items(handle, chunk.name), chunk.first_line)
+    elif chunk.shape == "jsonl":
+        yield from _json_lines(handle, chunk)
+    else:
+        yield from _json_elements(handle, chunk)
 
 
 def _json_lines(handle: IO[bytes], chunk: Chunk) -> Iterator[tuple[int, Item]]:
@@ -104,17 +109,13 @@ def _json_lines(handle: IO[bytes], chunk: Chunk) -> Iterator[tuple[int, Item]]:
         handle.seek(chunk.start)
     position, number = chunk.start, chunk.first_line
     while chunk.end is None or position < chunk.end:
-        source = f"{chunk.name}:{number}"
-        try:
-            line, size = _read_line(handle)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            yield number, Fault("parse_error", f"gzip stream damaged: {error}", source)
-            return
+        line, size = _read_line(handle)
         if not size:
             return
         position += size
+        source = f"{chunk.name}:{number}"
         if line is None:
-            yield number, Fault("parse_error", f"line of {size} bytes; at most {MAX_LINE_BYTES}", source)
+            yield number, _too_long(size, source)
         elif line.strip():
             for item in _line_items(line, source):
                 yield number, item
@@ -127,87 +128,95 @@ def _read_line(handle: IO[bytes]) -> tuple[bytes | None, int]:
     size = len(line)
     if size < MAX_LINE_BYTES or line.endswith(b"\n"):
         return line, size
-    while piece := handle.readline(MAX_LINE_BYTES):
+    del line
+    while piece := handle.readline(SKIP_BYTES):
         size += len(piece)
         if piece.endswith(b"\n"):
             break
     return None, size
 
 
-def _line_items(line: bytes, source: str) -> Iterator[Item]:
+def _too_long(size: int, source: str) -> Fault:
+    return Fault("line_too_long", f"{size} bytes; at most {MAX_LINE_BYTES}", source)
+
+
+def _line_items(line: bytes, source: str, owner: Owner | None = None) -> Iterator[Item]:
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         yield Fault("parse_error", f"not UTF-8 at byte {error.start} of the line", source)
-    except (json.JSONDecodeError, RecursionError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         yield Fault("parse_error", f"not JSON: {error}", source)
     else:
-        yield from _record_items(record, source)
+        if owner is not None:
+            yield from _archive_items(as_mapping(record), source, owner)
+        elif isinstance(record, list):
+            for n, inner in enumerate(record):
+                yield from _record_items(as_mapping(inner), f"{source}#{n}")
+            if not record:
+                yield Fault("unknown_shape", "an empty list", source)
+        else:
+            yield from _record_items(as_mapping(record), source)
 
 
-def _record_items(record: Any, source: str) -> Iterator[Item]:
+def _record_items(record: Mapping[str, Any], source: str) -> Iterator[Item]:
     """Dispatch one JSON value by the keys that only its shape has."""
-    if isinstance(record, list):
-        for n, inner in enumerate(record):
-            yield from _record_items(inner, f"{source}#{n}")
-        if not record:
-            yield Fault("unknown_shape", "an empty list", source)
-        return
-    record = as_mapping(record)
     if isinstance(record.get("tweet"), Mapping):
-        yield from v1_posts(record["tweet"], source, author_id=ARCHIVE_OWNER, own_media=True)
+        yield from _archive_items(record, source, Owner())
     elif "data" in record or "errors" in record:
         yield from page_posts(record, source)
     elif is_row(record):
         yield row(record, source)
-    elif as_id(record.get("id")) and "text" in record and "user" not in record and "id_str" not in record:
+    elif _has_id(record) and "text" in record and "user" not in record and "id_str" not in record:
         yield from flat_posts(record, source)
     elif "id_str" in record or ("user" in record and "id" in record):
         yield from v1_posts(record, source)
     elif any(keys <= record.keys() for keys in COMPLIANCE_KEYS):
-        yield Fault(
-            "compliance_event", f"{record.get('action', 'notice')} of {record.get('id', '?')}", source
-        )
-    elif as_id(record.get("id")) and set(record) <= {"id", "edit_history_tweet_ids"}:
-        yield Fault("not_hydrated", "an id without its post", source)
+        action = record.get("action")
+        detail = f"{action if isinstance(action, str) else 'notice'} of {as_id(record.get('id')) or '?'}"
+        yield Fault("compliance_event", printable(detail), source)
+    elif _has_id(record) and set(record) <= {"id", "edit_history_tweet_ids"}:
+        lost = is_rounded(record["id"])
+        yield Fault("float_id" if lost else "not_hydrated", "an id without its post", source)
     else:
-        yield Fault("unknown_shape", f"keys: {', '.join(sorted(map(str, record))[:8]) or 'none'}", source)
+        keys = ", ".join(sorted(map(str, record))[:8]) or "none"
+        yield Fault("unknown_shape", printable(f"keys: {keys}"), source)
 
 
-def _json_array(handle: IO[bytes], chunk: Chunk) -> Iterator[tuple[int, Item]]:
-    data = handle.read().decode("utf-8-sig", "replace")
-    if chunk.shape == "archive_js":
-        data = data.partition("=")[2]
-    try:
-        records = json.loads(data)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"source {chunk.path} is not valid JSON: {error}") from None
-    for n, record in enumerate(records if isinstance(records, list) else [records], chunk.first_line):
-        source = f"{chunk.name}:{n}"
-        if chunk.shape == "archive_js" and "tweet" not in as_mapping(record):
-            record = {"tweet": record}  # the oldest archives list bare posts
-        for item in _record_items(record, source):
-            yield n, item
+def _has_id(record: Mapping[str, Any]) -> bool:
+    return as_id(record.get("id")) is not None or is_rounded(record.get("id"))
 
 
-def _archive_files(path: Path) -> list[Path]:
-    data = path / "data" if (path / "data").is_dir() else path
-    return sorted(file for file in data.glob("tweet*.js") if ARCHIVE_FILE.fullmatch(file.name))
+def _archive_items(record: Mapping[str, Any], source: str, owner: Owner) -> Iterator[Item]:
+    """An entry of a personal archive; the oldest list bare posts."""
+    if owner.is_deleted:
+        yield Fault("deleted_post", "deleted by its author; kept by the archive for a while", source)
+        return
+    post = record["tweet"] if isinstance(record.get("tweet"), Mapping) else record
+    for item in v1_posts(post, source, author_id=owner.author_id, own_media=True):
+        yield with_note(item, owner.notes) if isinstance(item, Tweet) else item
+
+
+def _json_elements(handle: IO[bytes], chunk: Chunk) -> Iterator[tuple[int, Item]]:
+    owner = owner_of(chunk.path) if chunk.shape == "archive_js" else None
+    for number, element in enumerate(elements(handle, MAX_LINE_BYTES), chunk.first_line):
+        source = f"{chunk.name}:{number}"
+        if isinstance(element, TooLong):
+            yield number, _too_long(element, source)
+        else:
+            for item in _line_items(element, source, owner):
+                yield number, item
 
 
 def _line_chunks(path: Path, chunk_bytes: int) -> Iterator[Chunk]:
     """Cut at the first line after each ``chunk_bytes``; lines are counted on the way."""
+    name = printable(path.name)
     with open(path, "rb") as handle:
         start, first_line, position, number = 0, 1, 0, 1
         while size := _read_line(handle)[1]:
             if position - start >= chunk_bytes:
-                yield Chunk(path, path.name, "jsonl", start, position, first_line)
+                yield Chunk(path, name, "jsonl", start, position, first_line)
                 start, first_line = position, number
             position += size
             number += 1
-        yield Chunk(path, path.name, "jsonl", start, None, first_line)
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as handle:
-        return handle.read(2) == b"\x1f\x8b"
+        yield Chunk(path, name, "jsonl", start, None, first_line)

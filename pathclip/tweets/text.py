@@ -18,22 +18,30 @@ ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,3
 MARKUP = re.compile(
     r"(?i)</?(?:b|i|u|s|em|strong|small|sub|sup|br|p|span|div|a|font|mark)(?:\s[^<>]{0,200})?/?>"
 )
-URL = re.compile(r"(?i)\b(?:https?://|www\.)\S+|\b(?:t\.co|pic\.twitter\.com|pic\.x\.com)/\w+|https?:/*…?$")
+URL = re.compile(
+    r"(?i)\b(?:https?://|www\.)[^\s)\]]+|\b(?:t\.co|pic\.twitter\.com|pic\.x\.com)/\w+|https?:/*…?$"
+)
 _HANDLE = r"@(?!\d+(?:[.,]\d+)?[xX×]\b)\w{1,20}"  # "@40x" is a magnification
 RETWEET_MARK = re.compile(r"^\s*RT @\w{1,20}:\s*")
+_MENTIONS = rf"{_HANDLE}\b(?:(?:\s*(?:,|&|/|\+|\band\b)\s*|\s+){_HANDLE}\b)*"
+_CREDITS = r"(?<!\d)(?<!\d )cc|h/t|via|by|with|from|thanks to|thx|photo credit|courtesy of|credits? to"
 LEADING_MENTIONS = re.compile(rf"^\s*(?:\.?{_HANDLE}[\s,:]*)+")
-MENTION = re.compile(rf"(?<![\w@.]){_HANDLE}\b")
+MENTIONS = re.compile(rf"(?:\b(?i:{_CREDITS}|[RM]T)\s*:?\s*)?(?<![\w@.]){_MENTIONS}")
 _TAG = r"(?<![\w&/#])[#＃](?=\w*[^\W\d_])"  # "#1" is a number
 HASHTAG = re.compile(rf"{_TAG}(\w+)")
 TRAILING_HASHTAGS = re.compile(rf"(?:\s*{_TAG}\w+[\s.,;!|•·]*)+$")
 OPEN_END = re.compile(
     r"(?i)(?:\b(?:of|a|an|the|with|in|is|was|are|for|to|and|or|from|on|by|vs|no|showing|shows)|[&:=])\s*$"
 )
-CREDIT = re.compile(r"(?i)\s*\b(?:cc|h/t|via|thanks to|photo credit|with)\s*:?\s*(?=$|[.,;)])")
+CREDIT = re.compile(rf"(?i)\s*\b(?:{_CREDITS})\s*:?\s*(?=$|[.,;)])")
 SPACE = re.compile(r"[\s\u200b\u200c\u200e\u200f\u2060\ufeff]+")
 SPACE_BEFORE = re.compile(r"\s+([,;.!)\]])(?=\s|$)")
 EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]")
-EDGES = re.compile(r"^(?:[-–—|•·,;:.]+\s+)+|(?:\s+[-–—|•·]+)+$|[\s,;:|]+$")  # but not the minus of "ER-"
+# but not the minus of "ER-" or "CD34 -"
+EDGES = re.compile(
+    r"^(?:[-–—|•·,;:.]+\s+)+|(?: (?<![A-Za-z]\d )(?<![A-Za-z]\d\d )(?<![A-Za-z]\d{3} )[-–—|•·]+)+$|[\s,;:|]+$"
+)
+LOOSE_JOINERS = re.compile(r"(?<!\w)\u200d|\u200d(?!\w)")
 CUT = re.compile(r"\s*\S*…\s*$")
 
 # emoji that stand for signs a pathologist writes; every other emoji goes
@@ -74,12 +82,13 @@ def clean(text: str, *, hashtags: HashtagPolicy = "strip_trailing", is_truncated
         >>> clean("@a @b Nice H&amp;E, CD20+ 🔬 #BCC of the <b>skin</b> #dermpath #pathtwitter https://t.co/x1")
         'Nice H&E, CD20+ BCC of the skin'
     """
-    text = ENTITY.sub(lambda match: html.unescape(match.group()), text)
+    for _ in range(2 if "&" in text else 0):  # what was quoted once more is escaped twice
+        text = ENTITY.sub(lambda match: html.unescape(match.group()), text)
     text = unicodedata.normalize("NFC", _fix(text))
-    text = MARKUP.sub(" ", text)
+    text = MARKUP.sub(" ", text) if "<" in text else text
     text = URL.sub(" ", text)
-    text = RETWEET_MARK.sub("", text)
-    text = MENTION.sub("", LEADING_MENTIONS.sub("", text))
+    if "@" in text:
+        text = MENTIONS.sub("", LEADING_MENTIONS.sub("", RETWEET_MARK.sub("", text)))
     text = _without_emoji(text)
     text = _hashtags(SPACE.sub(" ", text).strip(), hashtags)
     text = CUT.sub("", text) if is_truncated else text
@@ -105,7 +114,9 @@ def _without_emoji(text: str) -> str:
     def replace(found: str, _: object) -> str:
         return SIGNS.get(found[0], " ") if len(found.rstrip("\ufe0f\ufe0e")) == 1 else " "
 
-    return emoji.replace_emoji(text, replace).replace("\ufe0f", "").replace("\ufe0e", "")
+    return (
+        LOOSE_JOINERS.sub("", emoji.replace_emoji(text, replace)).replace("\ufe0f", "").replace("\ufe0e", "")
+    )
 
 
 def _hashtags(text: str, policy: HashtagPolicy) -> str:

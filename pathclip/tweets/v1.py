@@ -13,6 +13,7 @@ from pathclip.tweets.fields import (
     as_mapping,
     as_text,
     basename,
+    is_rounded,
     looks_cut,
     looks_retweeted,
     utc,
@@ -22,13 +23,14 @@ from pathclip.tweets.tweet import Fault, Media, Tweet, TweetKind
 __all__ = ["v1_posts"]
 
 Json = Mapping[str, Any]
+MAX_DEPTH = 4
 
 
 def v1_posts(
     post: Json,
     source: str,
     *,
-    referenced: bool = False,
+    depth: int = 0,
     author_id: str | None = None,
     own_media: bool = False,
 ) -> Iterator[Tweet | Fault]:
@@ -40,25 +42,31 @@ def v1_posts(
     Args:
         post: The payload.
         source: ``file:line``.
-        referenced: Whether it stood inside another post.
+        depth: Within how many other posts it stood.
         author_id: The author where the payload names none (an archive holds its owner's posts).
         own_media: Name pictures as an archive stores them, ``<tweet id>-<basename>``.
     """
-    yield _post(post, source, referenced, author_id, own_media)
+    yield _post(post, source, depth > 0, author_id, own_media)
     for name in ("retweeted_status", "quoted_status"):
         inner = as_mapping(post.get(name))
-        if inner:
-            yield from v1_posts(inner, f"{source}>{name}", referenced=True)
+        if inner and depth == MAX_DEPTH:
+            yield Fault("unknown_shape", f"posts within posts, over {MAX_DEPTH} deep", f"{source}>{name}")
+        elif inner:
+            yield from v1_posts(inner, f"{source}>{name}", depth=depth + 1)
 
 
 def _post(post: Json, source: str, referenced: bool, owner: str | None, own_media: bool) -> Tweet | Fault:
+    user = as_mapping(post.get("user"))
+    named = {name: post.get(f"{name}_str") or post.get(name) for name in ("id", "in_reply_to_status_id")}
+    for name, value in (*named.items(), ("user.id", user.get("id_str") or user.get("id"))):
+        if is_rounded(value):
+            return Fault("float_id", f"{name} went through a float and lost its last digits", source)
     tweet_id = as_id(post.get("id_str")) or as_id(post.get("id"))
     if tweet_id is None:
         return Fault("unknown_shape", "a post without an id", source)
     extended = as_mapping(post.get("extended_tweet"))
     full = as_text(extended.get("full_text")) or as_text(post.get("full_text"))
     text = full or as_text(post.get("text")) or ""
-    user = as_mapping(post.get("user"))
     entities = as_mapping(extended.get("entities")) or as_mapping(post.get("entities"))
     return Tweet(
         id=tweet_id,
@@ -76,11 +84,12 @@ def _post(post: Json, source: str, referenced: bool, owner: str | None, own_medi
             t for t in (as_text(as_mapping(h).get("text")) for h in as_list(entities.get("hashtags"))) if t
         ),
         media=_media(post, extended, tweet_id, own_media),
-        is_truncated=full is None and (as_bool(post.get("truncated")) or looks_cut(text)),
+        is_truncated=looks_cut(text) or (full is None and as_bool(post.get("truncated"))),
         has_poll="poll" in (as_text(as_mapping(post.get("card")).get("name")) or ""),
         is_bot=(as_text(user.get("screen_name")) or "").lower().endswith("bot"),
         is_withheld=bool(post.get("withheld_in_countries") or post.get("withheld_copyright")),
         is_referenced=referenced,
+        edit_history=_versions(post),
         retweet_of_id=_retweeted(post),
         source=source,
     )
@@ -92,6 +101,15 @@ def _kind(post: Json, text: str) -> TweetKind:
     if as_id(post.get("in_reply_to_status_id_str")) or as_id(post.get("in_reply_to_status_id")):
         return "reply"
     return "quote" if as_bool(post.get("is_quote_status")) else "original"
+
+
+def _versions(post: Json) -> tuple[str, ...]:
+    """Ids of all versions, as archives list them; the first version says it otherwise than later ones."""
+    info = as_mapping(post.get("edit_info"))
+    first = as_mapping(info.get("initial")) or as_mapping(
+        as_mapping(info.get("edit")).get("editControlInitial")
+    )
+    return tuple(i for i in map(as_id, as_list(first.get("editTweetIds"))) if i)
 
 
 def _retweeted(post: Json) -> str | None:

@@ -12,6 +12,7 @@ from pathclip.tweets.fields import (
     as_list,
     as_mapping,
     as_text,
+    is_rounded,
     looks_cut,
     looks_retweeted,
     utc,
@@ -22,6 +23,8 @@ __all__ = ["flat_posts", "page_posts"]
 
 Json = Mapping[str, Any]
 ById = Mapping[str | None, Json]
+MAX_DEPTH = 4  # posts within posts; the platform nests one deep, twice where a retweet quotes
+EVENTS = frozenset({"delete", "undelete", "withheld", "drop", "undrop", "tweet_edit", "scrub_geo"})
 
 
 def page_posts(page: Json, source: str) -> Iterator[Tweet | Fault]:
@@ -34,16 +37,19 @@ def page_posts(page: Json, source: str) -> Iterator[Tweet | Fault]:
     media = {as_id(m.get("media_key")): m for m in map(as_mapping, as_list(includes.get("media")))}
     users = {as_id(u.get("id")): u for u in map(as_mapping, as_list(includes.get("users")))}
     data = page.get("data")
-    posts = as_list(data) if not isinstance(data, Mapping) else [data]
+    posts = [as_mapping(post) for post in (as_list(data) if not isinstance(data, Mapping) else [data])]
     if not posts:
         yield Fault("error_page", _errors(page) or "the page holds no posts", source)
     for n, post in enumerate(posts):
+        if "id" not in post and any(e in EVENTS or e.startswith("user_") for e in map(str, post)):
+            yield Fault("compliance_event", f"{min(map(str, post))} event", f"{source}#{n}")
+            continue
         yield _post(post, f"{source}#{n}", media, users, referenced=False)
-    for n, post in enumerate(as_list(includes.get("tweets"))):
+    for n, post in enumerate(map(as_mapping, as_list(includes.get("tweets")))):
         yield _post(post, f"{source}#includes{n}", media, users, referenced=True)
 
 
-def flat_posts(post: Json, source: str, *, referenced: bool = False) -> Iterator[Tweet | Fault]:
+def flat_posts(post: Json, source: str, *, depth: int = 0) -> Iterator[Tweet | Fault]:
     """One flattened post, then the posts merged into its ``referenced_tweets``.
 
     A missing include is ``{}`` in this form; such entries count as absent.
@@ -55,24 +61,30 @@ def flat_posts(post: Json, source: str, *, referenced: bool = False) -> Iterator
     }
     author = as_mapping(post.get("author"))
     users = {as_id(post.get("author_id")): author} if author else {}
-    yield _post(post, source, media, users, referenced=referenced)
+    yield _post(post, source, media, users, referenced=depth > 0)
     for n, inner in enumerate(map(as_mapping, as_list(post.get("referenced_tweets")))):
-        if inner.get("id") and "text" in inner:
-            yield from flat_posts(inner, f"{source}>{n}", referenced=True)
+        if not (inner.get("id") and "text" in inner):
+            continue
+        if depth == MAX_DEPTH:
+            yield Fault("unknown_shape", f"posts within posts, over {MAX_DEPTH} deep", f"{source}>{n}")
+            return
+        yield from flat_posts(inner, f"{source}>{n}", depth=depth + 1)
 
 
-def _post(raw: Any, source: str, media: ById, users: ById, *, referenced: bool) -> Tweet | Fault:
-    post = as_mapping(raw)
+def _post(post: Json, source: str, media: ById, users: ById, *, referenced: bool) -> Tweet | Fault:
+    for name in ("id", "author_id", "conversation_id"):
+        if is_rounded(post.get(name)):
+            return Fault("float_id", f"{name} went through a float and lost its last digits", source)
     tweet_id = as_id(post.get("id"))
     if tweet_id is None:
         return Fault("unknown_shape", "a post without an id", source)
     note = as_text(as_mapping(post.get("note_tweet")).get("text"))
     text = note or as_text(post.get("text")) or ""
     attachments = as_mapping(post.get("attachments"))
-    references = {
-        as_text(r.get("type")): as_id(r.get("id"))
-        for r in map(as_mapping, as_list(post.get("referenced_tweets")))
-    }
+    referenced_tweets = [as_mapping(r) for r in as_list(post.get("referenced_tweets"))]
+    if any(is_rounded(r.get("id")) for r in referenced_tweets):
+        return Fault("float_id", "the id of a post it refers to went through a float", source)
+    references = {as_text(r.get("type")): as_id(r.get("id")) for r in referenced_tweets}
     author_id = as_id(post.get("author_id"))
     return Tweet(
         id=tweet_id,

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -359,7 +361,7 @@ def test_every_code_has_a_stage_and_a_meaning():
     assert set(listed) == {str(code) for code in pathclip.ingest.MEANING}
 
 
-def test_a_personal_archive_brings_its_own_pictures(dump, tmp_path):
+def test_a_personal_archive_brings_its_own_pictures(dump, tmp_path, key_file):
     data = tmp_path / "archive" / "data"
     (data / "tweets_media").mkdir(parents=True)
     (data / "tweets_media" / "42-A.jpg").write_bytes(dump.picture("x.jpg", 1))
@@ -370,9 +372,18 @@ def test_a_personal_archive_brings_its_own_pictures(dump, tmp_path):
     ]
     text = json.dumps([{"tweet": post} for post in posts])
     (data / "tweets.js").write_text(f"window.YTD.tweets.part0 = {text}")
-    ingest(IngestConfig(sources=tmp_path / "archive", out=tmp_path / "out"))
-    assert list(kept(tmp_path / "out")) == [("42", "8")]
-    assert codes(tmp_path / "out") == {"x:43": "used_as_caption"}
+    (data / "deleted-tweets.js").write_text(f"window.YTD.deleted_tweets.part0 = {text}")
+    (data / "deleted_tweets_media").mkdir()
+    (data / "deleted_tweets_media" / "42-A.jpg").write_bytes(dump.picture("y.jpg", 2))
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "archive"))
+    for source in (tmp_path / "archive", packed):
+        ingest(IngestConfig(sources=source, out=tmp_path / f"out-{source.stem}", key_file=key_file))
+        assert list(kept(tmp_path / f"out-{source.stem}")) == [("42", "8")]
+        reasons = codes(tmp_path / f"out-{source.stem}")
+        assert reasons.pop("x:43") == "used_as_caption"
+        assert sorted(reasons.values()) == ["deleted_post", "deleted_post"]
+    folder, unzipped = (shard_bytes(tmp_path / f"out-{name}") for name in ("archive", "packed"))
+    assert folder == unzipped, "a folder and its zip give the same dataset"
 
 
 def test_sources_may_be_mixed_and_repeated(dump, tmp_path):
@@ -384,6 +395,21 @@ def test_sources_may_be_mixed_and_repeated(dump, tmp_path):
     report = ingest(IngestConfig(sources=sources, media=dump.media, out=tmp_path / "out"))
     assert (report.data["in"], report.kept, report.data["repeated"]) == (2, 1, 0)
     assert {c["source"] for r in samples(tmp_path / "out") for c in r["captions"]} == {"tweet", "table"}
+
+
+def test_a_dump_given_again_packed_changes_no_sample(dump, tmp_path, key_file):
+    dump.picture("a.jpg", 1)
+    dump.post("1", "Melanoma of the skin", "a")
+    dump.pages.append({"nothing": "known"})
+    packed = dump.folder / "again.jsonl.gz"
+    packed.write_bytes(gzip.compress(dump.tweets.read_bytes()))
+    zipped = Path(shutil.make_archive(str(dump.folder / "zipped"), "zip", dump.folder, "tweets.jsonl"))
+    run(dump, tmp_path / "one", key_file=key_file)
+    sources = (dump.tweets, packed, zipped)
+    report = ingest(IngestConfig(sources=sources, media=dump.media, out=tmp_path / "many", key_file=key_file))
+    assert samples(tmp_path / "one") == samples(tmp_path / "many")
+    assert (report.data["posts"], report.data["repeated"]) == (1, 2)
+    assert list(codes(tmp_path / "many").values()) == ["unknown_shape"] * 3
 
 
 def test_a_line_is_explained_by_the_posts_that_stood_in_it(dump, tmp_path):
@@ -417,7 +443,12 @@ def test_the_preset_plip_takes_the_most_liked_reply_and_not_the_authors_own(dump
     run(dump, tmp_path / "plip", **preset("plip"))
     assert texts(tmp_path / "plip") == {"Melanoma of the skin", "Nice nevoid melanoma"}
     run(dump, tmp_path / "own", caption={"max_replies": 1})
-    assert texts(tmp_path / "own") == {"Melanoma of the skin", "My melanoma has spindle cells"}
+    (record,) = samples(tmp_path / "own")
+    assert [(c["text"], c["source"]) for c in record["captions"]] == [
+        ("Melanoma of the skin", "tweet"),
+        ("My melanoma has spindle cells", "continuation"),
+        ("Nice nevoid melanoma", "reply"),
+    ]
 
 
 def test_the_preset_plip_drops_questions_after_the_reply_was_chosen(dump, tmp_path):
@@ -455,3 +486,45 @@ def test_every_preset_is_explained():
     for name, sections in PRESETS.items():
         assert f"| `{name}` |" in page
         IngestConfig(**sections)
+
+
+def test_the_author_goes_on_or_answers_an_own_question(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.picture("b.jpg", 2)
+    dump.post("1", "Melanoma of the skin", "a", author_id="me")
+    replies_to(
+        dump, "1", ("2", "The melanoma cells show pigment", 0, "me"), ("3", "Nice nevoid melanoma", 9, "you")
+    )
+    dump.post("10", "What is your diagnosis?", "b", author_id="me")
+    replies_to(
+        dump,
+        "10",
+        ("11", "It is a blue nevus of the skin", 0, "me"),
+        ("12", "Agree with blue nevus", 9, "you"),
+    )
+    run(dump, tmp_path / "out", caption={"max_replies": 1, "max_continuations": 0})
+    found = {place[0]: record["captions"] for place, record in kept(tmp_path / "out").items()}
+    assert [(c["text"], c["source"]) for c in found["10"]] == [("It is a blue nevus of the skin", "reply")]
+    assert [c["source"] for c in found["1"]] == ["tweet", "reply"]
+    details = {row["tweet_id"]: row["detail"] for row in rejects(tmp_path / "out")}
+    assert details["2"] == "continuation not used: earlier ones are enough"
+    run(dump, tmp_path / "more")
+    assert codes(tmp_path / "more")["x:2"] == "used_as_caption"
+
+
+def test_captions_of_several_pictures_are_marked_or_shared_out(dump, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        dump.picture(f"{name}.jpg", seed)
+    dump.post("1", "Melanoma. A: low power B: high power", "a", "b")
+    run(dump, tmp_path / "out")
+    for record in samples(tmp_path / "out"):
+        assert record["captions"] == [
+            {"text": "Melanoma. A: low power B: high power", "source": "tweet", "positional": True}
+        ]
+    run(dump, tmp_path / "split", caption={"multi": "split"})
+    found = {place[1]: record["captions"] for place, record in kept(tmp_path / "split").items()}
+    assert found["3_1a"] == [{"text": "Melanoma. low power", "source": "tweet"}]
+    assert found["3_1b"] == [{"text": "Melanoma. high power", "source": "tweet"}]
+    run(dump, tmp_path / "first", caption={"multi": "first"})
+    assert list(codes(tmp_path / "first").values()) == ["several_pictures"]
+    assert list(kept(tmp_path / "first")) == [("1", "3_1a")]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pathclip.core.errors import UserError
 from pathclip.pairs import (
     Caption,
     CaptionConfig,
@@ -59,6 +60,65 @@ def test_selection_is_a_policy():
     assert select(tweet(lang=None), keep, LanguageConfig(unknown="drop")).code == "language"
     assert select(tweet(lang="und", text="BCC"), keep, LanguageConfig(unknown="drop")).code == "language"
     assert select(tweet(lang="tr"), keep, LanguageConfig(languages=("en", "tr"))) is None
+
+
+@pytest.mark.parametrize(
+    ("detector", "lang", "text", "kept"),
+    [
+        ("script", "tr", "Melanoma of the skin with ulceration", True),
+        ("script", "en", "Melanoma de la piel con ulceración en una mujer", False),
+        ("script", "en", "皮膚生検：基底細胞癌です。興味深い症例", False),
+        ("script", None, "BCC", True),
+        ("py3langid", "tr", "Poorly differentiated adenocarcinoma of the colon with signet ring cells", True),
+        ("py3langid", "en", "Melanoma de la piel con ulceración en una mujer de 45 años", False),
+        ("py3langid", "en", "Deri biyopsisinde malign melanom olgusu, hasta 45 yaşında", False),
+        ("py3langid", "en", "Tümör hücreleri CD20 pozitif", False),
+        ("py3langid", "en", "Adenoma pleomórfico da parótida", False),
+        ("py3langid", "en", "CD20+ CD79a+ PAX5+ BCL2- HER2 3+", True),
+        ("py3langid", None, "Basal cell carcinoma, nodular and infiltrative pattern, PAS and CD117", True),
+    ],
+)
+def test_who_says_which_language_it_is_is_a_policy(detector, lang, text, kept):
+    if detector == "py3langid":
+        pytest.importorskip("py3langid")
+    found = select(tweet(text=text, lang=lang), SelectConfig(), LanguageConfig(detector=detector))
+    assert (found is None) == kept, found
+
+
+def test_medical_english_is_not_taken_for_latin_by_py3langid():
+    pytest.importorskip("py3langid")
+    config = LanguageConfig(detector="py3langid")
+    texts = [
+        "Pleomorphic adenoma of the parotid gland",
+        "Invasive lobular carcinoma, single file pattern",
+        "Dermatofibrosarcoma protuberans, storiform pattern",
+        "Granuloma annulare with palisading histiocytes",
+        "Lichen planus: sawtooth acanthosis and band-like infiltrate",
+        "Molluscum contagiosum of the eyelid",
+        "Chronic gastritis with Helicobacter pylori",
+        "Verruca vulgaris with koilocytes",
+        "Melanoma in situ",
+        "Placenta, chorangioma",
+        "Acinic cell carcinoma",
+    ]
+    assert [t for t in texts if select(tweet(text=t), SelectConfig(), config)] == []
+
+
+def test_a_detector_that_cannot_be_had_is_named_before_anything_is_read(monkeypatch):
+    from pathclip.tweets.language import load_guesser
+
+    load_guesser.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"needs py3langid; install it with: pip install 'pathclip\[language\]'"
+    ):
+        load_guesser(("en",))
+    monkeypatch.undo()
+    pytest.importorskip("py3langid")
+    with pytest.raises(UserError, match=r"language\.languages = xx"):
+        load_guesser(("xx",))
+    with pytest.raises(ValueError, match="script tells English from others"):
+        LanguageConfig(detector="script", languages=("es",))
 
 
 @pytest.mark.parametrize(

@@ -205,9 +205,12 @@ def test_a_personal_archive_is_read_from_its_folder(tmp_path, name):
     }
     (data / name).write_text(f"window.YTD.tweets.part0 = {json.dumps([entry])}")
     (data / "deleted-tweets.js").write_text(f"window.YTD.deleted_tweets.part0 = {json.dumps([entry])}")
-    (found,) = items(tmp_path / "archive")
+    deleted, found = items(tmp_path / "archive")
     assert (found.id, found.like_count, found.media[0].path) == ("42", 12, "42-A.jpg")
     assert found.author_id is not None
+    assert deleted == Fault(
+        "deleted_post", "deleted by its author; kept by the archive for a while", "deleted-tweets.js:1"
+    )
     assert archive_media(tmp_path / "archive") == data / "tweets_media"
 
 
@@ -276,17 +279,26 @@ def test_a_line_too_long_to_hold_is_passed_over(tmp_path, monkeypatch):
 
 
 def test_lone_surrogates_and_float_ids_do_no_harm(tmp_path):
-    surrogate, rounded, exact = items(
+    surrogate, exact, *rounded = items(
         lines(
             tmp_path / "a.jsonl",
-            '{"id": "1", "text": "Melanoma \\ud83d"}',
-            '{"id": 1.5000010008116225e18, "text": "x", "author_id": "1"}',
+            '{"id": "1", "text": "Melanoma \\ud83d", "\\ud83d": 1}',
             '{"id": 12345.0, "text": "x"}',
+            '{"id": 1.5000010008116225e18, "text": "x", "author_id": "1"}',
+            '{"id": "1.50000100081162E+18", "text": "x"}',
+            '{"id": "1500001000811622500.0", "text": "x"}',
+            '{"id": "2", "text": "x", "author_id": 1.5e18}',
+            '{"id": "2", "text": "x", "conversation_id": 1.5e18}',
+            '{"id": "2", "text": "x", "referenced_tweets": [{"type": "replied_to", "id": 1.5e18}]}',
+            '{"id": 1.5e18, "text": "x", "user": {"id": 1}}',
+            '{"id": 1, "text": "x", "user": {"id": 1.5e18}}',
+            '{"id": 1, "text": "x", "user": {"id": 2}, "in_reply_to_status_id": 1.5e18}',
+            '{"id": 1.5e18}',
         )
     )
     assert surrogate.text == "Melanoma"
-    assert rounded.code == "unknown_shape"
     assert exact.id == "12345"
+    assert [fault.code for fault in rounded] == ["float_id"] * 10
 
 
 def test_gzip_json_arrays_and_byte_order_marks_are_read(tmp_path):
@@ -328,10 +340,14 @@ def test_chunks_cover_every_line_once_with_its_number(tmp_path):
         (b" \n\n ", "is empty"),
         (b"hello world\n", "no known shape"),
         (b"a" * 257 + b"ustar" + b"\0" * 500, "is a tar archive"),
-        (b"PK\x03\x04rest", "is a zip archive"),
-        (b"\x28\xb5\x2f\xfdrest", "zstd"),
+        (b"PK\x03\x04rest", "is a damaged zip"),
+        (b"\x28\xb5\x2f\xfdrest", "is damaged: zstd"),
+        (b"BZh91AY", "is bzip2-compressed"),
+        ("Melanoma".encode("utf-16"), "is UTF-16 text"),
+        (b"id\n1500001000811622500\n", "ids without posts.*--set ids="),
+        (b"1500001000811622500\n1500001000811622501\n", "ids without posts"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "binary data"),
-        (b"\x1f\x8b\x08broken", "damaged gzip"),
+        (b"\x1f\x8b\x08broken", "is damaged: gzip"),
     ],
 )
 def test_what_is_no_source_is_refused_in_one_line(tmp_path, content, says):

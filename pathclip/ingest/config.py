@@ -88,7 +88,9 @@ class IngestConfig(Config):
         default=None, description="key of the ids; by default OUT/private/key, made when absent"
     )
     engine: EngineName = Field(default="serial", description="serial, processes or ray")
-    workers: int | None = Field(default=None, ge=1, description="processes; all cores by default")
+    workers: int | None = Field(
+        default=None, ge=1, description="processes; all cores (with ray: the whole cluster) by default"
+    )
     force_new: bool = Field(default=False, description="start over where OUT was made from other input")
     dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
     collect: CollectConfig = Field(default_factory=CollectConfig)
@@ -112,6 +114,8 @@ class IngestConfig(Config):
         """Arguments of `engine.map`: no processes for a single task, nor more than there are tasks."""
         if len(tasks) < 2 and self.engine == "processes":
             return {"engine": "serial"}
+        if self.engine == "ray":
+            return {"engine": "ray", "workers": self.workers}  # by default as many as the cluster has
         return {
             "engine": self.engine,
             "workers": min(self.workers or os.cpu_count() or 1, max(1, len(tasks))),

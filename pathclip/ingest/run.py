@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pathclip.core.errors import FaultError, UserError
+from pathclip.core.extras import require
 from pathclip.core.files import claim, write_json
 from pathclip.ingest.card import merged, read_card, write_card
 from pathclip.ingest.collect import collect, media_roots
@@ -155,7 +156,7 @@ def _check(config: IngestConfig) -> None:
     if config.language.detector == "py3langid":
         load_guesser(config.language.languages)
     if config.engine == "ray":
-        raise UserError("engine 'ray' is not available yet; use serial or processes")
+        require("ray", extra="ray", why="engine 'ray'")
 
 
 def _unique(sources: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -26,9 +26,9 @@ from pathclip.pairs import (
 
 __all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
-COLLECT_VERSION = 2
+COLLECT_VERSION = 3
 PLAN_VERSION = 1
-PACK_VERSION = 1
+PACK_VERSION = 2
 
 
 class CollectConfig(Config):
@@ -79,6 +79,11 @@ class IngestConfig(Config):
     )
     engine: EngineName = Field(default="serial", description="serial, processes or ray")
     workers: int | None = Field(default=None, ge=1, description="processes; all cores by default")
+    ahead: bool = Field(
+        default=True,
+        description="encode a picture when it is looked at, which saves the second decode and needs room for "
+        "the shards twice",
+    )
     force_new: bool = Field(default=False, description="start over where OUT was made from other input")
     dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
     collect: CollectConfig = Field(default_factory=CollectConfig)
@@ -117,7 +122,7 @@ class IngestConfig(Config):
 
     def sections(self) -> dict[str, Any]:
         """The settings of all phases, without what only concerns this run."""
-        run = {"sources", "out", "media", "key_file", "engine", "workers", "force_new", "dry_run"}
+        run = {"sources", "out", "media", "key_file", "engine", "workers", "ahead", "force_new", "dry_run"}
         return self.model_dump(mode="json", exclude=run)
 
     def _hash(self, version: int, *names: str) -> str:

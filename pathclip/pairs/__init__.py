@@ -10,16 +10,18 @@ from pathclip.pairs.caption import (
     reply_caption,
 )
 from pathclip.pairs.deduplicate import Components, DedupConfig
-from pathclip.pairs.encode import PackConfig, stored_jpeg, strip_metadata
+from pathclip.pairs.encode import PackConfig, encoded, passed_through, stored_jpeg, strip_metadata
 from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.phash import near_pairs, phash
+from pathclip.pairs.scaled import LOOK_SIDE_PX, small_picture
 from pathclip.pairs.select import LanguageConfig, SelectConfig, select
 from pathclip.pairs.split import SPLITS, SplitConfig, assign_splits, keyed_id
 from pathclip.pairs.terms import has_pathology_term
 from pathclip.pairs.threads import Threads, last_edits
 
 __all__ = [
+    "LOOK_SIDE_PX",
     "SPLITS",
     "Caption",
     "CaptionConfig",
@@ -38,18 +40,21 @@ __all__ = [
     "Threads",
     "assign_splits",
     "decode",
+    "encoded",
     "has_pathology_term",
     "is_question",
     "keyed_id",
     "last_edits",
     "near_pairs",
     "own_caption",
+    "passed_through",
     "phash",
     "picture_captions",
     "rank_replies",
     "read_header",
     "reply_caption",
     "select",
+    "small_picture",
     "stored_jpeg",
     "strip_metadata",
 ]

@@ -63,7 +63,7 @@ KEEP = [
 ]
 OURS = {
     "curated": ["pack.passthrough=false"],
-    "same work": [*OFF, "pack.passthrough=false"],
+    "same work": [*OFF, "pack.passthrough=false", "pack.chroma=half"],
     "passthrough": [*OFF, *KEEP],
 }
 RESIZED = {"resize_mode": "keep_ratio", "resize_only_if_bigger": True, "image_size": SIDE_PX}

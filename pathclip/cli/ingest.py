@@ -53,7 +53,7 @@ def ingest(
     engine: Annotated[
         Engine | None,
         typer.Option(
-            help="How to work: in this process, in several, or on Ray (at RAY_ADDRESS, else a local cluster).",
+            help="In this process, in several, or on Ray (at RAY_ADDRESS, else a local cluster).",
             show_default="processes",
         ),
     ] = None,

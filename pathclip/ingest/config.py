@@ -91,6 +91,11 @@ class IngestConfig(Config):
     workers: int | None = Field(
         default=None, ge=1, description="processes; all cores (with ray: the whole cluster) by default"
     )
+    ahead: bool = Field(
+        default=True,
+        description="encode a picture when it is looked at, which saves the second decode and needs room for "
+        "the shards twice",
+    )
     force_new: bool = Field(default=False, description="start over where OUT was made from other input")
     dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
     collect: CollectConfig = Field(default_factory=CollectConfig)
@@ -143,6 +148,7 @@ class IngestConfig(Config):
             "key_file",
             "engine",
             "workers",
+            "ahead",
             "force_new",
             "dry_run",
         }

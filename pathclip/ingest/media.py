@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -100,12 +101,17 @@ def safe_path(root: Path, file: str) -> Path | ZippedFile | Drop:
         )
     try:
         real = path.resolve(strict=True)
-        inside = real.is_relative_to(root.resolve())
+        inside = real.is_relative_to(_resolved(root))
     except (OSError, RuntimeError):
         return Drop("image_missing", f"no file {PurePosixPath(file).name} in the media folder")
     if not inside:
         return Drop("image_outside", "a link leads out of the media folder")
     return path if real.is_file() else Drop("image_unreadable", "not a regular file")
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: Path) -> Path:
+    return root.resolve()
 
 
 def _files(root: Path) -> Iterator[tuple[str, int]]:

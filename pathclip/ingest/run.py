@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.extras import require
 from pathclip.core.files import claim, write_json
+from pathclip.ingest.ahead import clear_ahead
 from pathclip.ingest.card import merged, read_card, write_card
-from pathclip.ingest.collect import collect, media_roots
+from pathclip.ingest.collect import Collected, collect, media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.generation import clear_leftovers, swap_in
 from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
 from pathclip.ingest.materialise import materialise
+from pathclip.ingest.media import Place
+from pathclip.ingest.nominate import nominate
 from pathclip.ingest.plan import plan, write_plan
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
@@ -97,10 +101,12 @@ def _run(config: IngestConfig) -> IngestReport:
 def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -> IngestReport:
     """The road in five lines; ``index.json`` comes last of all and says that everything is there."""
     private = config.out / "private"
-    collected = collect(config, private / "parts", Tombstones.load(private, key))
+    likely = _likely_kept(config) if config.ahead else None
+    collected = collect(config, private / "parts", Tombstones.load(private, key), likely)
     planned = plan(collected, config, key)
     write_plan(planned, private)
     splits = materialise(config, config.out, collected.folders.roots)
+    clear_ahead(private / "parts")
     report = make_report(planned)
     write_json(config.out / "report.json", report)
     write_thumbs(private / "thumbs.parquet", planned.candidates, collected.folders.roots)
@@ -108,6 +114,13 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     _write_card(config, report, splits)
     write_index(config.out, splits)
     return IngestReport(config.out, report, state, (*messages, *_notes(report)))
+
+
+def _likely_kept(config: IngestConfig) -> Callable[[Collected], set[Place]]:
+    """The pictures of posts that have a caption: all that can be known before a picture is looked at."""
+    return lambda collected: {
+        c.place for c in nominate(collected, config).candidates if c.alive and c.place is not None
+    }
 
 
 def _write_card(config: IngestConfig, report: dict[str, Any], splits: dict[str, list[ShardInfo]]) -> None:

@@ -104,6 +104,7 @@ def collect(
     parts: Path,
     gone: Tombstones | None = None,
     likely: Callable[[Collected], set[Place]] | None = None,
+    fetch: Callable[[Collected], None] | None = None,
 ) -> Collected:
     """Read all sources, find the pictures they name, look at each once.
 
@@ -116,6 +117,7 @@ def collect(
         gone: What was taken down.
         likely: Tells which pictures will likely be kept: they are stored ahead, so that the shards need no
             second decode. It changes no result.
+        fetch: Downloads pictures that no folder holds and adds them to the folders.
 
     Raises:
         UserError: If a source is missing, empty or of no known shape, or holds nothing at all.
@@ -132,6 +134,8 @@ def collect(
     if lines == 0:
         raise UserError(f"{', '.join(map(str, config.sources))}: nothing to read, every line is blank")
     collected = replace(_with_folders(config, read_tasks, parts, lines), gone=gone)
+    if fetch is not None:
+        fetch(collected)
     look_tasks = list(_look_tasks(config, collected))
     todo_looks = [task for task in look_tasks if not _picture_file(task).is_file()]
     if likely is not None and todo_looks:

@@ -15,6 +15,7 @@ from pathclip.core.config import Config
 from pathclip.core.engine import EngineName
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
+from pathclip.ingest.download import DownloadConfig
 from pathclip.pairs import (
     CaptionConfig,
     DedupConfig,
@@ -99,6 +100,7 @@ class IngestConfig(Config):
     force_new: bool = Field(default=False, description="start over where OUT was made from other input")
     dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
     collect: CollectConfig = Field(default_factory=CollectConfig)
+    download: DownloadConfig = Field(default_factory=DownloadConfig)
     select: SelectConfig = Field(default_factory=SelectConfig)
     language: LanguageConfig = Field(default_factory=LanguageConfig)
     text: TextConfig = Field(default_factory=TextConfig)
@@ -132,7 +134,9 @@ class IngestConfig(Config):
         model = self.filter.model
         fitted = sha256_file(model) if model and model.is_file() else None
         return {
-            "collect": self._hash(COLLECT_VERSION, "collect"),
+            "collect": self._hash(
+                COLLECT_VERSION, "collect", more="download" if self.download.enabled else None
+            ),
             "plan": self._hash(PLAN_VERSION, *plan, more=fitted),
             "pack": self._hash(PACK_VERSION, "pack"),
         }

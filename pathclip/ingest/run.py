@@ -15,6 +15,8 @@ from pathclip.ingest.ahead import clear_ahead
 from pathclip.ingest.card import merged, read_card, write_card
 from pathclip.ingest.collect import Collected, collect, media_roots
 from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.download import copy_store
+from pathclip.ingest.fetch import fetcher
 from pathclip.ingest.generation import clear_leftovers, swap_in
 from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
@@ -102,7 +104,8 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     """The road in five lines; ``index.json`` comes last of all and says that everything is there."""
     private = config.out / "private"
     likely = _likely_kept(config) if config.ahead else None
-    collected = collect(config, private / "parts", Tombstones.load(private, key), likely)
+    fetch = fetcher(config, private / "media") if config.download.enabled else None
+    collected = collect(config, private / "parts", Tombstones.load(private, key), likely, fetch)
     planned = plan(collected, config, key)
     write_plan(planned, private)
     splits = materialise(config, config.out, collected.folders.roots)
@@ -142,6 +145,9 @@ def _new_generation(config: IngestConfig) -> IngestReport:
     ):  # takedowns, and what a person stated, outlast it
         if (config.out / name).is_file():
             shutil.copy2(config.out / name, fresh / name)
+    store = config.out / "private" / "media"
+    if store.is_dir() and not (fresh / "private" / "media").exists():  # what was fetched need not be again
+        copy_store(store, fresh / "private" / "media")
     report = _run(config.replace(out=fresh, force_new=False))
     swap_in(config.out, fresh)
     return IngestReport(
@@ -168,6 +174,8 @@ def _check(config: IngestConfig) -> None:
         read_media_table(config.media_table)
     if config.language.detector == "py3langid":
         load_guesser(config.language.languages)
+    if config.download.enabled:
+        require("httpx", extra="download", why="downloading pictures (download.enabled)")
     if config.engine == "ray":
         require("ray", extra="ray", why="engine 'ray'")
 

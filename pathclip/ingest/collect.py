@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pathclip.core import engine
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_write
@@ -23,17 +25,18 @@ from pathclip.pairs import (
     Drop,
     PackConfig,
     decode,
-    encoded,
     passed_through,
     phash,
     read_header,
     small_picture,
+    stored_jpeg,
 )
 from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
 
 __all__ = ["Collected", "collect", "look_at", "media_roots"]
 
 PICTURES_PER_TASK = 64
+ANY_SIDE_PX = 1  # the least decoding that tells whether a picture is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def look_at(
     Args:
         path: The file.
         config: What is too large to be looked at.
-        pack: How pictures are stored; None where it need not be stored ahead. Nor is one that passes through.
+        pack: How pictures are stored; None where it need not be stored ahead.
     """
     try:
         size = path.stat().st_size
@@ -174,13 +177,21 @@ def look_at(
     }
     if header.is_animated:
         return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known), None
-    image = decode(data, min_side_px=LOOK_SIDE_PX, header=header)
+    stored = passed_through(data, pack) if pack is not None else None
+    is_used = config.phash or (pack is not None and stored is None)
+    image = decode(data, min_side_px=LOOK_SIDE_PX if is_used else ANY_SIDE_PX, header=header)
     if isinstance(image, Drop):
         return _rejected(image, **known), None
+    columns = {**known, "code": None, "detail": None, **_looks(image, config)}
+    return columns, stored_jpeg(data, pack, image) if pack is not None and stored is None else stored
+
+
+def _looks(image: Image.Image, config: CollectConfig) -> dict[str, Any]:
+    """Columns made of the small picture, at most ``LOOK_SIDE_PX`` a side."""
+    if not config.phash:
+        return {"phash": None}
     small = small_picture(image)
-    columns = {**known, "phash": phash(small), "code": None, "detail": None}
-    ahead = pack is not None and passed_through(data, pack) is None
-    return columns, encoded(data, pack, image) if ahead else None
+    return {"phash": phash(small)}
 
 
 def _with_folders(config: IngestConfig, tasks: list[ReadTask], parts: Path, lines: int) -> Collected:

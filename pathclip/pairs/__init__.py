@@ -10,7 +10,7 @@ from pathclip.pairs.caption import (
     reply_caption,
 )
 from pathclip.pairs.deduplicate import Components, DedupConfig
-from pathclip.pairs.encode import PackConfig, encoded, passed_through, stored_jpeg, strip_metadata
+from pathclip.pairs.encode import PackConfig, passed_through, stored_jpeg, strip_metadata
 from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.phash import near_pairs, phash
@@ -40,7 +40,6 @@ __all__ = [
     "Threads",
     "assign_splits",
     "decode",
-    "encoded",
     "has_pathology_term",
     "is_question",
     "keyed_id",

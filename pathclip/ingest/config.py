@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pathclip.core.config import Config
 from pathclip.core.engine import EngineName
@@ -44,6 +44,10 @@ class CollectConfig(Config):
         default=64_000_000, ge=1, le=178_000_000, description="larger pictures are refused before decoding"
     )
     max_bytes: int = Field(default=25_000_000, ge=1, description="larger files are refused before opening")
+    phash: bool = Field(
+        default=True, description="hash what pictures look like; near duplicates are found by it alone"
+    )
+    scores: bool = Field(default=True, description="score what pictures are; the picture filter needs them")
 
 
 class ImageConfig(Config):
@@ -116,6 +120,20 @@ class IngestConfig(Config):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
+
+    @model_validator(mode="after")
+    def _looked_at_what_is_judged(self) -> IngestConfig:
+        if not self.collect.scores and (self.filter.pictures == "reject" or self.filter.model):
+            raise ValueError(
+                'collect.scores is off, so no picture can be judged: set filter.pictures to "keep" and no '
+                "filter.model"
+            )
+        if not self.collect.phash and self.dedup.tie_radius >= 0:
+            raise ValueError(
+                "collect.phash is off, so no near duplicates can be found: set dedup.drop_radius and "
+                "dedup.tie_radius to -1"
+            )
+        return self
 
     def engine_for(self, tasks: Sequence[Any]) -> dict[str, Any]:
         """Arguments of `engine.map`: no processes for a single task, nor more than there are tasks."""

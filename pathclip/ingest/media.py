@@ -114,18 +114,19 @@ def safe_path(root: Path, file: str) -> Path | ZippedFile | Drop:
             "image_missing", f"no file {PurePosixPath(file).name} in the archive"
         )
     try:
-        real = path.resolve(strict=True)
-        inside = real.is_relative_to(_resolved(root))
+        real = os.path.realpath(path, strict=True)
+        inside = real.startswith(_resolved(root))
     except (OSError, RuntimeError):
         return Drop("image_missing", f"no file {PurePosixPath(file).name} in the media folder")
     if not inside:
         return Drop("image_outside", "a link leads out of the media folder")
-    return path if real.is_file() else Drop("image_unreadable", "not a regular file")
+    return path if os.path.isfile(real) else Drop("image_unreadable", "not a regular file")
 
 
 @lru_cache(maxsize=64)
-def _resolved(root: Path) -> Path:
-    return root.resolve()
+def _resolved(root: Path) -> str:
+    """What the path of everything in the folder starts with, links followed."""
+    return os.path.join(os.path.realpath(root), "")
 
 
 def _files(root: Path) -> Iterator[tuple[str, int]]:

@@ -103,7 +103,7 @@ def _judge(picture: dict[str, Any], config: IngestConfig, fitted: FittedFilter |
         return Drop("image_tiny", f"{size}; image.min_side_px is {config.image.min_side_px}")
     if long > short * config.image.max_aspect:
         return Drop("image_aspect", f"{size}; image.max_aspect is {config.image.max_aspect:g}")
-    scores = json.loads(picture["scores"])
+    scores = json.loads(picture["scores"] or "{}")
     if config.filter.pictures == "reject" and (why := why_no_micrograph(scores)):
         return Drop("not_micrograph", why)
     if fitted and (why := fitted.why_rejected(scores)):

@@ -11,7 +11,7 @@ from pathclip.pairs.caption import (
     reply_caption,
 )
 from pathclip.pairs.deduplicate import Components, DedupConfig
-from pathclip.pairs.encode import PackConfig, encoded, passed_through, stored_jpeg, strip_metadata
+from pathclip.pairs.encode import PackConfig, passed_through, stored_jpeg, strip_metadata
 from pathclip.pairs.fit import FittedFilter, fit_filter, read_labels
 from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
@@ -45,7 +45,6 @@ __all__ = [
     "Threads",
     "assign_splits",
     "decode",
-    "encoded",
     "fit_filter",
     "has_pathology_term",
     "is_question",

@@ -16,7 +16,7 @@ from pathclip.pairs.images import decode, is_srgb, orientation
 from pathclip.pairs.pair import Drop
 from pathclip.pairs.scaled import LOOK_SIDE_PX
 
-__all__ = ["PackConfig", "encoded", "passed_through", "stored_jpeg", "strip_metadata"]
+__all__ = ["PackConfig", "passed_through", "stored_jpeg", "strip_metadata"]
 
 CHROMA = {"full": 0, "half": 2}  # Pillow's numbers of 4:4:4 and 4:2:0
 START, END, SCAN = b"\xff\xd8", 0xD9, 0xDA
@@ -58,11 +58,8 @@ def stored_jpeg(data: bytes, config: PackConfig, looked: Image.Image | None = No
         FaultError: If the picture no longer decodes (it did when it was looked at).
     """
     passed = passed_through(data, config)
-    return passed if passed is not None else encoded(data, config, looked)
-
-
-def encoded(data: bytes, config: PackConfig, looked: Image.Image | None = None) -> tuple[bytes, int, int]:
-    """As `stored_jpeg`, of a picture that does not pass through."""
+    if passed is not None:
+        return passed
     image: Image.Image | Drop | None = looked if config.short_side_px == LOOK_SIDE_PX else None
     if image is None:
         image = decode(data, min_side_px=config.short_side_px)

@@ -6,7 +6,7 @@
 Prints a table with ratios and writes results/ingest-<machine>.csv beside this file. Modes:
 
 - ``curated``: ours with all that it does by default, beside img2dataset at the same output size;
-- ``same work``: duplicates are not searched, colour is stored at half resolution as img2dataset stores it;
+- ``same work``: no hashes and no search for duplicates, colour at half resolution as img2dataset stores it;
 - ``passthrough``: both keep the original bytes of every picture, checked by decoding them.
 
 One process each, whole programs from start to end. CPU seconds are user + system of all processes; ``net`` is
@@ -55,7 +55,14 @@ FIELDS = [
     "peak_mib",
 ]
 SIDE_PX, QUALITY = 512, 95
-OFF = ["dedup.exact=false", "dedup.drop_radius=-1", "dedup.tie_radius=-1"]
+OFF = [
+    "collect.phash=false",
+    "collect.scores=false",
+    "filter.pictures=keep",
+    "dedup.exact=false",
+    "dedup.drop_radius=-1",
+    "dedup.tie_radius=-1",
+]
 KEEP = [
     "pack.passthrough_long_side_px=100000",
     "pack.short_side_px=100000",

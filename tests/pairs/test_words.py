@@ -283,6 +283,25 @@ def test_circles_of_replies_end():
     assert found.pictures_of(own) is None
 
 
+def test_long_chains_and_circles_are_walked_once():
+    chain = [tweet("1", media=PHOTO)] + [tweet(str(n), in_reply_to_id=str(n - 1)) for n in range(2, 30_000)]
+    circle = [tweet(f"c{n}", in_reply_to_id=f"c{(n + 1) % 30_000}") for n in range(30_000)]
+    found = threads(*chain, *circle)
+    assert {found.pictures_of(post) for post in chain[1:]} == {"1"}
+    assert {found.pictures_of(post) for post in circle} == {None}
+
+
+def test_a_circle_with_one_picture_speaks_of_it_and_the_picture_of_none():
+    posts = [
+        tweet("1", media=PHOTO, in_reply_to_id="3"),
+        tweet("2", in_reply_to_id="1"),
+        tweet("3", in_reply_to_id="2"),
+    ]
+    for order in (posts, posts[::-1]):
+        found = threads(*posts)
+        assert {p.id: found.pictures_of(p) for p in order} == {"1": None, "2": "1", "3": "1"}
+
+
 def test_replies_to_an_older_version_follow_the_edit():
     old = tweet("1", media=PHOTO, conversation_id="1", edit_history=("1", "2"))
     new = tweet("2", media=PHOTO, conversation_id="1", edit_history=("1", "2"))

@@ -85,8 +85,8 @@ class Threads:
     def _above(self, reply: Tweet) -> tuple[str | None, bool]:
         """The nearest post with pictures up the chain, and whether the chain ends at a post that is not here.
 
-        What is found holds for every post on the way and is kept, so that long chains are walked once; a circle
-        without pictures ends in nothing.
+        What is found holds for every post on the way and is kept, so that long chains are walked once; a
+        circle without pictures ends in nothing.
         """
         way: dict[str, None] = {}
         node = reply

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from PIL import Image
 
 from pathclip.batches.config import AugmentConfig
 from pathclip.batches.decode import Box
@@ -88,8 +89,12 @@ def restain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) 
         return image
     mean = TILE_MEAN + MEAN_SPREAD * rng.standard_normal(3)
     deviation = np.maximum(TILE_DEVIATION + DEVIATION_SPREAD * rng.standard_normal(3), MIN_DEVIATION)
-    pixels = image.reshape(-1, 3).astype(np.float32)
-    own_mean, own_deviation = pixels.mean(0), pixels.std(0)
-    stretch = (deviation / (own_deviation + 5)).astype(np.float32)  # flat pictures keep from turning to noise
-    pixels = (pixels - own_mean) * stretch + (mean + 0.5).astype(np.float32)
-    return np.clip(pixels, 0, 255).astype(np.uint8).reshape(image.shape)
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    shares = np.reshape(picture.histogram(), (3, 256)) / (image.shape[0] * image.shape[1])
+    values = np.arange(256)
+    own_mean = shares @ values
+    own_deviation = np.sqrt(np.maximum(shares @ values**2 - own_mean**2, 0))
+    stretch = deviation / (own_deviation + 5)  # flat pictures keep from turning to noise
+    moved = (values - own_mean[:, None]) * stretch[:, None] + mean[:, None]
+    table = np.clip(moved + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(picture.point(table.ravel().tolist()))

@@ -134,7 +134,7 @@ class ShardLoader:
         return self.order.window(start + size * rank // world, start + size * (rank + 1) // world)
 
     def load(self, number: int, index: int, out: np.ndarray) -> _Item:
-        """Decode one sample into ``out`` (3, H, W); the next usable one where it is bad."""
+        """Decode one sample into ``out`` (H, W, 3); the next usable one where it is bad."""
         attempts = min(self.count, MAX_REPLACED)
         for attempt in range(attempts):
             candidate = (index + attempt) % self.count
@@ -159,7 +159,7 @@ class ShardLoader:
         rng, augment = np.random.default_rng([*seeds, AUGMENT]), self.config.augment
         image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
         image = jitter_stain(restain(turn(image, augment, rng), augment, rng), augment, rng)
-        out[...] = image.transpose(2, 0, 1)
+        out[...] = image
         key = str(record["sample_id"])
         return _Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))
 
@@ -176,7 +176,7 @@ class ShardLoader:
     def _assemble(self, pending: _Pending) -> Batch:
         items = pending.result()
         return Batch(
-            images=torch.from_numpy(pending.images),
+            images=torch.from_numpy(pending.images).permute(0, 3, 1, 2),  # channels last, as the towers like
             tokens=torch.stack([self._tokens(item.caption) for item in items]),
             positive_ids=torch.tensor([item.positive_id for item in items]),
             caption_ids=torch.tensor([_caption_id(item.caption) for item in items]),
@@ -191,7 +191,7 @@ class _Pending:
         self.loader = loader
         self.places = loader.share(start)
         side = loader.image_size
-        self.images = np.empty((len(self.places), 3, side, side), np.uint8)
+        self.images = np.empty((len(self.places), side, side, 3), np.uint8)
         step = -(-len(self.places) // max(4 * loader.config.workers, 1))  # short runs even the load out
         runs = [range(i, min(i + step, len(self.places))) for i in range(0, len(self.places), step)]
         self.parts: list[Future[list[_Item]] | range] = [

@@ -36,6 +36,40 @@ def report(folder: Folder, json: JsonOption = False) -> Outcome:
     return Outcome(data={**found.data, "out": str(folder)}, text=found.funnel())
 
 
+@verb(group, "fit-filter")
+def fit_filter(
+    labels: Annotated[
+        Path, typer.Argument(metavar="LABELS", help="CSV: image, label (micrograph or other).")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the filter goes.")] = Path("filter.json"),
+    media: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the pictures; the CSV's own by default.")
+    ] = None,
+    json: JsonOption = False,
+) -> Outcome:
+    """Fit a picture filter of your own to labelled pictures; use it with --set filter.model=FILE.
+
+    Example: pathclip data fit-filter labels.csv --media media --out filter.json
+    """
+    from pathclip.pairs import fit_filter as fit
+    from pathclip.pairs import read_labels
+
+    fitted = fit(*read_labels(labels, media))
+    fitted.save(out)
+    record, held_out = fitted.record, fitted.record["held_out"]
+    counts, bad = record["labels"], record["unusable"]
+    text = [
+        f"{counts['micrograph']} micrographs, {counts['other']} others; "
+        f"held out in {held_out['folds']} folds: "
+        f"{held_out['others_rejected']:.1%} of the others rejected, "
+        f"{held_out['micrographs_lost']:.1%} of the micrographs lost",
+        *(f"not used: {place}: {reason}" for place, reason in list(bad.items())[:5]),
+        *([f"and {len(bad) - 5} more labels that cannot be used"] if len(bad) > 5 else []),
+        f"{out}: use it with pathclip ingest ... --set filter.model={out}",
+    ]
+    return Outcome({"out": str(out), "threshold": fitted.threshold, **record}, text)
+
+
 @verb(group, "verify")
 def verify(
     folder: Folder,

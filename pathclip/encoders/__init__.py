@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathclip.encoders.architecture import Architecture, find_architecture, shipped_configs
 from pathclip.encoders.encoder import DualEncoder, create
+from pathclip.encoders.export import export
 from pathclip.encoders.feed import BadPicture, encode_pictures
 from pathclip.encoders.known import KNOWN_MODELS, KnownModel
 from pathclip.encoders.loading import load
@@ -18,6 +19,7 @@ __all__ = [
     "KnownModel",
     "create",
     "encode_pictures",
+    "export",
     "find_architecture",
     "load",
     "shipped_configs",

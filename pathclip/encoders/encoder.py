@@ -130,9 +130,15 @@ class DualEncoder(nn.Module):
         return self.encode_pixels(images), self.encode_tokens(tokens), self.logit_scale.exp()
 
     def normalize_pixels(self, images_uint8: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 on the model's device: (x / 255 - mean) / std."""
-        pixels = images_uint8.to(self.device, non_blocking=True).float()
-        return pixels.div_(255).sub_(self._mean).div_(self._std)
+        """uint8 (B, 3, H, W) -> float32 (x / 255 - mean) / std, same layout, on the model's device."""
+        images = images_uint8.to(self.device, non_blocking=True)
+        mean, std = self._mean, self._std
+        if not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
+            rows = images.permute(0, 2, 3, 1).flatten(2)  # (B, H, W * 3): long runs instead of threes
+            mean, std = (value.view(3).repeat(images.shape[3]) for value in (mean, std))
+            pixels = rows.float().div_(255).sub_(mean).div_(std)
+            return pixels.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+        return images.float().div_(255).sub_(mean).div_(std)
 
     def encode_pixels(
         self, images: Tensor, *, normalize: bool = True, features: Features = "projected"

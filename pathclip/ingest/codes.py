@@ -47,6 +47,8 @@ class Code(StrEnum):
     IMAGE_ANIMATED = "image_animated"
     IMAGE_TINY = "image_tiny"
     IMAGE_ASPECT = "image_aspect"
+    NOT_MICROGRAPH = "not_micrograph"
+    FILTER_MODEL = "filter_model"
     # dedup and split
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_NEAR = "duplicate_near"
@@ -89,6 +91,8 @@ STAGES = {
         "image_animated",
         "image_tiny",
         "image_aspect",
+        "not_micrograph",
+        "filter_model",
     ),
     "dedup": ("duplicate_exact", "duplicate_near"),
     "split": ("group_in_test", "group_in_val"),
@@ -129,6 +133,8 @@ MEANING = {
     Code.IMAGE_ANIMATED: "several frames or pages",
     Code.IMAGE_TINY: "short side below image.min_side_px",
     Code.IMAGE_ASPECT: "longer than image.max_aspect times its short side",
+    Code.NOT_MICROGRAPH: "surely a chart, a page of text or a blank (filter.pictures)",
+    Code.FILTER_MODEL: "below the threshold of your own filter (filter.model)",
     Code.DUPLICATE_EXACT: "the same bytes as a kept picture, which has its captions too",
     Code.DUPLICATE_NEAR: "near-identical to a kept picture",
     Code.GROUP_IN_TEST: "its group also has test members (given splits win)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathclip.ingest.media import MediaFolders, Place, safe_path
 from pathclip.ingest.privacy import without_names
 from pathclip.ingest.tables import read_rows, rows_to_tweets, write_rows, writing_items
 from pathclip.ingest.tombstones import Tombstones
-from pathclip.pairs import Drop, decode, phash, read_header
+from pathclip.pairs import Drop, decode, phash, read_header, score
 from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
 from pathclip.tweets.media_table import described, read_media_table
 from pathclip.tweets.packed import ZippedFile, is_zip
@@ -146,7 +147,7 @@ def look_at(path: Path | ZippedFile, config: CollectConfig) -> dict[str, Any]:
     image = decode(data)
     if isinstance(image, Drop):
         return _rejected(image, **known)
-    return {**known, "phash": phash(image), "code": None, "detail": None}
+    return {**known, "phash": phash(image), "scores": json.dumps(score(image)), "code": None, "detail": None}
 
 
 def _with_folders(config: IngestConfig, tasks: list[ReadTask], parts: Path, lines: int) -> Collected:

@@ -14,9 +14,11 @@ from pydantic import Field, field_validator
 from pathclip.core.config import Config
 from pathclip.core.engine import EngineName
 from pathclip.core.errors import UserError
+from pathclip.core.files import sha256_file
 from pathclip.pairs import (
     CaptionConfig,
     DedupConfig,
+    FilterConfig,
     LanguageConfig,
     PackConfig,
     SelectConfig,
@@ -95,6 +97,7 @@ class IngestConfig(Config):
     text: TextConfig = Field(default_factory=TextConfig)
     caption: CaptionConfig = Field(default_factory=CaptionConfig)
     image: ImageConfig = Field(default_factory=ImageConfig)
+    filter: FilterConfig = Field(default_factory=FilterConfig)
     dedup: DedupConfig = Field(default_factory=DedupConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     pack: PackConfig = Field(default_factory=PackConfig)
@@ -116,10 +119,12 @@ class IngestConfig(Config):
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of what decides each phase: its sections and the version of its code."""
-        plan = ("select", "language", "text", "caption", "image", "dedup", "split")
+        plan = ("select", "language", "text", "caption", "image", "filter", "dedup", "split")
+        model = self.filter.model
+        fitted = sha256_file(model) if model and model.is_file() else None
         return {
             "collect": self._hash(COLLECT_VERSION, "collect"),
-            "plan": self._hash(PLAN_VERSION, *plan),
+            "plan": self._hash(PLAN_VERSION, *plan, more=fitted),
             "pack": self._hash(PACK_VERSION, "pack"),
         }
 
@@ -139,9 +144,9 @@ class IngestConfig(Config):
         }
         return self.model_dump(mode="json", exclude=run)
 
-    def _hash(self, version: int, *names: str) -> str:
+    def _hash(self, version: int, *names: str, more: str | None = None) -> str:
         data = self.model_dump(mode="json", include=set(names))
-        return hashlib.sha256(json.dumps([version, data], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([version, data, more], sort_keys=True).encode()).hexdigest()
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -180,12 +185,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dedup": {"drop_radius": 8, "tie_radius": 10},
     },
     # everything that can be used, for filters applied later: flagged and withheld posts, replies without a
-    # medical word, small and long pictures; of alike pictures only those with equal hashes go
+    # medical word, small and long pictures, charts; of alike pictures only those with equal hashes go
     "permissive": {
         "select": {"sensitive": "keep", "withheld": "keep"},
         "language": {"unknown": "keep", "min_letters": 20},
         "caption": {"reply_term": False, "max_replies": 8, "min_letters": 2},
         "image": {"min_side_px": 64, "max_aspect": 12.0},
+        "filter": {"pictures": "keep"},
         "dedup": {"drop_radius": 0, "tie_radius": 8},
     },
 }

@@ -17,7 +17,7 @@ from pathclip.ingest.layout import PlacedPair, lay_out
 from pathclip.ingest.nominate import nominate
 from pathclip.ingest.resolve import drop_near, merge_exact, near, reject_beside_held_out, ties
 from pathclip.ingest.tables import read_rows, write_rows
-from pathclip.pairs import Drop
+from pathclip.pairs import Drop, FittedFilter, why_no_micrograph
 
 __all__ = ["Planned", "large_groups", "plan", "write_plan"]
 
@@ -85,15 +85,16 @@ def write_plan(planned: Planned, private: Path) -> None:
 
 def _judge_pictures(candidates: Iterable[Candidate], collected: Collected, config: IngestConfig) -> None:
     pictures = {(p["root"], p["file"]): p for p in read_rows(collected.files("pictures"))}
+    fitted = FittedFilter.load(config.filter.model) if config.filter.model else None
     for candidate in candidates:
         if candidate.place is None:
             continue
         candidate.picture = pictures[candidate.place]
-        if candidate.alive and (drop := _judge(candidate.picture, config)):
+        if candidate.alive and (drop := _judge(candidate.picture, config, fitted)):
             candidate.reject(drop)
 
 
-def _judge(picture: dict[str, Any], config: IngestConfig) -> Drop | None:
+def _judge(picture: dict[str, Any], config: IngestConfig, fitted: FittedFilter | None) -> Drop | None:
     if picture["code"] is not None:
         return Drop(picture["code"], picture["detail"] or "")
     short, long = sorted((picture["width"], picture["height"]))
@@ -102,6 +103,11 @@ def _judge(picture: dict[str, Any], config: IngestConfig) -> Drop | None:
         return Drop("image_tiny", f"{size}; image.min_side_px is {config.image.min_side_px}")
     if long > short * config.image.max_aspect:
         return Drop("image_aspect", f"{size}; image.max_aspect is {config.image.max_aspect:g}")
+    scores = json.loads(picture["scores"])
+    if config.filter.pictures == "reject" and (why := why_no_micrograph(scores)):
+        return Drop("not_micrograph", why)
+    if fitted and (why := fitted.why_rejected(scores)):
+        return Drop("filter_model", why)
     return None
 
 
@@ -119,7 +125,7 @@ def _rejects(candidates: Iterable[Candidate]) -> Iterable[dict[str, Any]]:
             picture = candidate.picture
             scores = {
                 name: picture[name] for name in ("width", "height", "bytes") if picture.get(name) is not None
-            }
+            } | json.loads(picture.get("scores") or "{}")
             yield {
                 "candidate_id": candidate.id,
                 "tweet_id": candidate.tweet_id,

@@ -43,6 +43,7 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "width": _INT,
         "height": _INT,
         "phash": _TEXT,
+        "scores": _TEXT,
         "code": _TEXT,
         "detail": _TEXT,
     },

@@ -12,9 +12,11 @@ from pathclip.pairs.caption import (
 )
 from pathclip.pairs.deduplicate import Components, DedupConfig
 from pathclip.pairs.encode import PackConfig, stored_jpeg, strip_metadata
+from pathclip.pairs.fit import FittedFilter, fit_filter, read_labels
 from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.phash import near_pairs, phash
+from pathclip.pairs.score import FilterConfig, score, why_no_micrograph
 from pathclip.pairs.select import LanguageConfig, SelectConfig, select
 from pathclip.pairs.split import SPLITS, SplitConfig, assign_splits, keyed_id
 from pathclip.pairs.terms import has_pathology_term
@@ -28,6 +30,8 @@ __all__ = [
     "Components",
     "DedupConfig",
     "Drop",
+    "FilterConfig",
+    "FittedFilter",
     "Header",
     "LanguageConfig",
     "PackConfig",
@@ -39,6 +43,7 @@ __all__ = [
     "Threads",
     "assign_splits",
     "decode",
+    "fit_filter",
     "has_pathology_term",
     "is_question",
     "keyed_id",
@@ -50,8 +55,11 @@ __all__ = [
     "rank_continuations",
     "rank_replies",
     "read_header",
+    "read_labels",
     "reply_caption",
+    "score",
     "select",
     "stored_jpeg",
     "strip_metadata",
+    "why_no_micrograph",
 ]

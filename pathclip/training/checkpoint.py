@@ -29,12 +29,14 @@ class Checkpoint:
         weights: The model's tensors by name.
         optimizer: AdamW's state.
         rng: uint8 (W, n), each rank's torch random state.
+        average: The running average of the weights, or None.
         meta: Schema ``pathclip.checkpoint/1``: step, sampler, fingerprints; strict JSON.
     """
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     rng: Tensor
+    average: dict[str, Tensor] | None
     meta: dict[str, Any]
 
 
@@ -52,12 +54,13 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_file(
-            {name: t.contiguous() for name, t in checkpoint.weights.items()}, temporary / "model.safetensors"
-        )
+        for name, weights in (("model", checkpoint.weights), ("average", checkpoint.average)):
+            if weights is not None:
+                tensors = {key: tensor.contiguous() for key, tensor in weights.items()}
+                save_file(tensors, temporary / f"{name}.safetensors")
         torch.save({"optimizer": checkpoint.optimizer, "rng": checkpoint.rng}, temporary / "optimizer.pt")
-        for name in ("model.safetensors", "optimizer.pt"):
-            _sync(temporary / name)
+        for path in temporary.iterdir():
+            _sync(path)
         write_json(temporary / "meta.json", {"schema": SCHEMA, **checkpoint.meta})
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(temporary, folder)
@@ -101,7 +104,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     try:
         weights = load_file(folder / "model.safetensors")
         state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-        return Checkpoint(weights, state["optimizer"], state["rng"], meta)
+        averaged = folder / "average.safetensors"
+        average = load_file(averaged) if averaged.is_file() else None
+        return Checkpoint(weights, state["optimizer"], state["rng"], average, meta)
     except Exception as error:  # zip, pickle and safetensors each have their own kinds
         raise UserError(
             f"checkpoint {folder} cannot be read: {str(error).splitlines()[0]}; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pathclip.batches import BatchConfig
 from pathclip.core.config import Config
@@ -47,6 +47,8 @@ class ModelConfig(Config):
     init: str | None = Field(
         None, description="start from these weights (anything `pathclip.load` reads); `name` is not used then"
     )
+    lock_image: bool = Field(False, description="leave the image tower as it is (LiT)")
+    lock_text: bool = Field(False, description="leave the text tower as it is")
 
 
 class OptimConfig(Config):
@@ -59,15 +61,26 @@ class OptimConfig(Config):
     grad_clip: float | None = Field(
         None, gt=0, description="largest norm of the gradient; unset: no clipping"
     )
+    max_norm_ratio: float | None = Field(
+        None, gt=1, description="skip a step whose gradient norm is this many times the recent median"
+    )
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a running average of the weights, judged and exported instead"
+    )
 
 
 class ScheduleConfig(Config):
-    """How long, and the learning rate on the way: linear warmup, then a cosine to ``min_lr``."""
+    """How long, and the learning rate on the way: linear warmup, then down to ``min_lr``."""
+
+    kind: Literal["cosine", "constant", "cooldown"] = Field(
+        "cosine", description="half a cosine, no decay at all, or constant with a straight line at the end"
+    )
 
     steps: int | None = Field(None, ge=1, description="steps to take; this or epochs")
     epochs: float | None = Field(None, gt=0, description="passes over the data; this or steps")
     warmup_steps: int | None = Field(None, ge=0, description="unset: a twentieth of the run")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the end")
+    cooldown: float = Field(0.2, gt=0, le=1, description="share of the run that the line of `cooldown` takes")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -143,14 +156,11 @@ class TrainConfig(Config):
     threads: int | None = Field(None, ge=1, description="torch's threads on the CPU; unset: as they are")
     deterministic: bool | None = Field(None, description="same bits every time; unset: on the CPU")
     max_bad_steps: int = Field(10, ge=0, description="steps in a row without a finite loss before giving up")
-    accumulation: int = Field(1, ge=1, description="only 1: gradient caching is to come")
-
-    @field_validator("accumulation")
-    @classmethod
-    def _no_accumulation(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError(
-                "accumulation is refused until gradient caching comes: the sum of small batches' losses "
-                "is not the loss of the large batch; use 1 and set batch.size"
-            )
-        return value
+    accumulation: int = Field(
+        1,
+        ge=1,
+        description="pieces the towers take a batch in; the loss still sees it whole (gradient caching)",
+    )
+    grad_checkpointing: bool = Field(
+        False, description="recompute activations instead of keeping them: a third slower, far less memory"
+    )

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from pathclip.training.config import OptimConfig
+from pathclip.training.config import OptimConfig, ScheduleConfig
 
 __all__ = ["build_optimizer", "learning_rate"]
 
@@ -23,14 +23,28 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def learning_rate(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """Learning rate of a step, counted from 0: linear to ``peak``, then half a cosine to ``floor``.
+def learning_rate(step: int, *, peak: float, warmup: int, total: int, schedule: ScheduleConfig) -> float:
+    """Learning rate of a step, counted from 0: linear to ``peak``, then down to ``schedule.min_lr``.
 
     Example:
-        >>> [round(learning_rate(s, peak=1.0, warmup=2, total=6), 3) for s in range(6)]
+        >>> def rates(**schedule):
+        ...     run = {"peak": 1.0, "warmup": 2, "total": 6, "schedule": ScheduleConfig(**schedule)}
+        ...     return [round(learning_rate(step, **run), 3) for step in range(6)]
+        >>> rates(kind="cosine")
         [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+        >>> rates(kind="constant")
+        [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
+        >>> rates(kind="cooldown", cooldown=0.5)
+        [0.5, 1.0, 1.0, 1.0, 0.667, 0.333]
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    done = (step - warmup) / max(total - warmup, 1)
-    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if schedule.kind == "constant":
+        return peak
+    if schedule.kind == "cooldown":
+        left = (total - step) / (schedule.cooldown * total)
+        height = min(left, 1.0)
+    else:
+        done = (step - warmup) / max(total - warmup, 1)
+        height = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return schedule.min_lr + (peak - schedule.min_lr) * height

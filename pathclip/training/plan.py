@@ -132,4 +132,6 @@ def estimate_memory(model: DualEncoder, config: TrainConfig) -> int:
         for name, value in model.clip.named_buffers():
             value.copy_(state[name])
     parameters = sum(p.numel() * p.element_size() for p in model.parameters())
-    return 4 * parameters + sum(kept.values()) * config.batch.size // 2
+    copies = 4 if config.optim.ema is None else 5
+    together = -(-config.batch.size // config.accumulation)
+    return copies * parameters + sum(kept.values()) * together // 2

@@ -174,7 +174,8 @@ class _Run:
     def _judge(self) -> dict[str, dict[str, float]]:
         """Rank 0 measures; the others wait."""
         if self.world.first and (self.config.eval.zeroshot or self.config.eval.retrieval):
-            self.evaluation = judge(self.trainer.model, self.config)
+            with self.trainer.judged():
+                self.evaluation = judge(self.trainer.model, self.config)
         self.world.wait()
         return self.evaluation
 
@@ -200,6 +201,7 @@ class _Run:
                 "total_steps": self.total,
                 "samples_seen": self.trainer.step * self.config.batch.size,
                 "sampler": state["sampler"],
+                "norms": state["norms"],
                 "keys": [int(k) for k in keys],
                 "world_size": world.size,
                 "data": self.fingerprint,
@@ -207,7 +209,7 @@ class _Run:
                 "bad": self.trainer.loader.bad,
                 "versions": {"pathclip": __version__, "torch": torch.__version__},
             }
-            checkpoint = Checkpoint(state["weights"], state["optimizer"], rng, meta)
+            checkpoint = Checkpoint(state["weights"], state["optimizer"], rng, state["average"], meta)
             write_checkpoint(self.path, checkpoint, keep=self.config.checkpoint.keep)
         world.wait()
         self.saved_at, self.saved_step = time.monotonic(), self.trainer.step
@@ -225,7 +227,14 @@ class _Run:
                 "holds now; resume with the dataset it started with, or start a new run"
             )
         try:
-            self.trainer.restore(checkpoint.weights, checkpoint.optimizer, meta["step"], meta["sampler"])
+            state = {
+                "weights": checkpoint.weights,
+                "optimizer": checkpoint.optimizer,
+                "average": checkpoint.average,
+                "sampler": meta["sampler"],
+                "norms": meta["norms"],
+            }
+            self.trainer.restore(state, meta["step"])
         except (RuntimeError, ValueError, KeyError) as error:
             if isinstance(error, UserError):
                 raise
@@ -276,7 +285,8 @@ class _Run:
             "bad": len(self.trainer.loader.bad),
             "evaluation": self.evaluation,
         }
-        self.trainer.model.save(self.path / "model", prompts=prompts, training=record)
+        with self.trainer.judged():
+            self.trainer.model.save(self.path / "model", prompts=prompts, training=record)
         return self.path / "model"
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import statistics
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +19,17 @@ from pathclip.batches import Batch, ShardLoader
 from pathclip.core.errors import FaultError
 from pathclip.encoders import DualEncoder
 from pathclip.loss import ContrastiveLoss
-from pathclip.training.config import TrainConfig
+from pathclip.training.average import Average
+from pathclip.training.config import ModelConfig, TrainConfig
+from pathclip.training.gradcache import cached_backward
 from pathclip.training.optim import build_optimizer, learning_rate
 from pathclip.training.world import World
 
 __all__ = ["MAX_LOGIT_SCALE", "StepResult", "Trainer"]
 
+log = logging.getLogger("pathclip")
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021 (arXiv:2103.00020), section 2.5
+RECENT_NORMS, FEWEST_NORMS = 64, 16  # that a step's gradient norm is compared with
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,10 @@ class Trainer:
         # channels last: a fifth faster for convolutions on the CPU, more with tensor cores
         model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model = model.train()
+        _lock(self.model, config.model)
+        if config.grad_checkpointing:
+            self.model.clip.set_grad_checkpointing(True)
+        self.average = Average(self.model.clip, config.optim.ema) if config.optim.ema else None
         self.wrapped: nn.Module = self.model
         if world.size > 1:
             self.wrapped = nn.parallel.DistributedDataParallel(self.model)
@@ -72,55 +84,78 @@ class Trainer:
         self.warmup = total_steps // 20 if warmup is None else warmup
         self.step = 0
         self.bad_steps = 0
+        self.norms: deque[float] = deque(maxlen=RECENT_NORMS)
         self.seen_keys: list[str] = []
         self.batches: Iterator[Batch] = iter(loader)
 
     def take_step(self, flag: bool = False) -> StepResult:
         """Read a batch, move the weights once.
 
-        A step whose loss or gradient is not finite leaves the weights alone.
+        A step whose loss or gradient is not finite, or whose gradient is far above the recent ones where
+        ``optim.max_norm_ratio`` says so, leaves the weights alone.
 
         Args:
             flag: Something all ranks must learn of together, such as a request to stop or to save.
 
         Raises:
-            FaultError: If ``max_bad_steps`` steps in a row had no finite loss.
+            FaultError: If more than ``max_bad_steps`` steps in a row were left out.
         """
         started = time.perf_counter()
         batch = next(self.batches)
         waited = time.perf_counter() - started
         lr = self._set_learning_rate()
-        loss = self._loss(batch)
-        loss.backward()
+        loss = self._backward(batch)
         norm = self._clip()
-        mean, any_flag, norm_value = self._share(loss.detach(), flag, norm)
-        if math.isfinite(mean) and math.isfinite(norm_value):
+        mean, any_flag, norm_value = self._share(loss, flag, norm)
+        trouble = self._trouble(mean, norm_value)
+        if trouble is None:
             self.optimizer.step()
             self._clamp_scale()
+            self.norms.append(norm_value)
             self.bad_steps = 0
         else:
-            self._count_bad_step(mean, batch)
+            self._count_bad_step(trouble, batch)
+        if self.average is not None:
+            self.average.update(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.seen_keys = batch.keys
         return StepResult(mean, norm_value, lr, time.perf_counter() - started, waited, any_flag)
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _backward(self, batch: Batch) -> Tensor:
+        """Gradients of the batch's loss; returns the loss, detached."""
         device = self.world.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            image, text, scale = self.wrapped(
-                batch.images.to(device, non_blocking=True), batch.tokens.to(device)
-            )
         ids = torch.stack([batch.positive_ids, batch.caption_ids], dim=1).to(device)
-        return self.loss(
-            image,
-            text,
-            scale,
-            bias=self.model.logit_bias,
-            image_ids=ids,
-            text_ids=ids,
-            process_group=self.world.group,
-        )
+
+        def loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+            return self.loss(
+                image,
+                text,
+                scale,
+                bias=bias,
+                image_ids=ids,
+                text_ids=ids,
+                process_group=self.world.group,
+            )
+
+        if self.config.accumulation > 1:
+            return cached_backward(
+                self.model,
+                self.wrapped,
+                batch.images,
+                batch.tokens,
+                loss,
+                self.config.accumulation,
+                self._cast,
+            )
+        with self._cast():
+            features = self.wrapped(batch.images.to(device, non_blocking=True), batch.tokens.to(device))
+        value = loss(*features, self.model.logit_bias)
+        value.backward()
+        return value.detach()
+
+    def _cast(self) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def _clip(self) -> Tensor:
         """The gradient's norm, before it is clipped where the config says so."""
@@ -133,7 +168,7 @@ class Trainer:
     def _set_learning_rate(self) -> float:
         optim, schedule = self.config.optim, self.config.schedule
         lr = learning_rate(
-            self.step, peak=optim.lr, warmup=self.warmup, total=self.total_steps, floor=schedule.min_lr
+            self.step, peak=optim.lr, warmup=self.warmup, total=self.total_steps, schedule=schedule
         )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -151,12 +186,26 @@ class Trainer:
     def _clamp_scale(self) -> None:
         self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
-    def _count_bad_step(self, loss: float, batch: Batch) -> None:
+    def _trouble(self, loss: float, norm: float) -> str | None:
+        """Why this step must not move the weights; None if it may."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return f"loss is {loss}, gradient norm {norm}"
+        ratio = self.config.optim.max_norm_ratio
+        if ratio is not None and len(self.norms) >= FEWEST_NORMS:
+            usual = statistics.median(self.norms)
+            if norm > ratio * usual:
+                return f"gradient norm is {norm:.3g}, {norm / usual:.1f} times the recent median"
+        return None
+
+    def _count_bad_step(self, trouble: str, batch: Batch) -> None:
         self.bad_steps += 1
+        samples = f"samples {', '.join(batch.keys[:3])}, ..."
+        if self.world.first:
+            log.warning("step %d left out: %s (%s)", self.step + 1, trouble, samples)
         if self.bad_steps > self.config.max_bad_steps:
             raise FaultError(
-                f"step {self.step + 1}: loss is {loss} for the {self.bad_steps}th time in a row (samples "
-                f"{', '.join(batch.keys[:3])}, ...); lower optim.lr or set optim.grad_clip, then --resume"
+                f"step {self.step + 1}: {trouble}; {self.bad_steps} such steps in a row ({samples}): "
+                "lower optim.lr or set optim.grad_clip, then --resume"
             )
 
     def state(self) -> dict[str, Any]:
@@ -165,11 +214,34 @@ class Trainer:
             "weights": self.model.clip.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.loader.state_dict(),
+            "average": None if self.average is None else self.average.weights,
+            "norms": list(self.norms),
         }
 
-    def restore(self, weights: dict[str, Tensor], optimizer: dict[str, Any], step: int, sampler: Any) -> None:
-        """Go on from another trainer's `state`."""
-        self.model.clip.load_state_dict(weights)
-        self.optimizer.load_state_dict(optimizer)
-        self.loader.load_state_dict(sampler)
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        """Go on from another trainer's `state`, taken after ``step`` steps."""
+        self.model.clip.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loader.load_state_dict(state["sampler"])
+        self.norms.extend(state["norms"])
+        if self.average is not None:
+            self.average.restore(state["average"] or state["weights"])
         self.step = step
+
+    def judged(self) -> contextlib.AbstractContextManager[None]:
+        """Inside the block the model is as it will be used: with averaged weights, where there are such."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
+
+
+def _lock(model: DualEncoder, config: ModelConfig) -> None:
+    """Freeze whole towers, their norms' statistics too; the scale and the bias stay free."""
+    image, scales = model.clip.visual, {"logit_scale", "logit_bias"}
+    if config.lock_image:
+        image.requires_grad_(False).eval()
+    if config.lock_text:
+        for name, parameter in model.clip.named_parameters():
+            if not name.startswith("visual.") and name not in scales:
+                parameter.requires_grad_(False)
+        for name, module in model.clip.named_children():
+            if name != "visual":
+                module.eval()

@@ -32,9 +32,9 @@ def whole(width: int, height: int) -> tuple[float, float, float, float]:
 @pytest.mark.parametrize(
     ("height", "width", "box"),
     [
-        (200, 300, (10, 20, 110, 120)),
+        (200, 300, (16, 24, 112, 120)),
         (512, 512, (0, 0, 512, 512)),
-        (400, 900, (250, 0, 650, 400)),
+        (400, 900, (248, 0, 648, 400)),
         (64, 64, (5, 5, 37, 37)),
     ],
 )
@@ -47,6 +47,14 @@ def test_scaled_decoding_is_close_to_decoding_in_full(
     difference = np.abs(got.astype(int) - np.asarray(full).astype(int))
     assert difference.mean() < 1.5
     assert np.percentile(difference, 99) <= 6
+
+
+@pytest.mark.parametrize("left", range(240, 257, 3))
+def test_a_crop_is_cut_at_the_nearest_whole_pixels_of_the_decoded_picture(left: int) -> None:
+    ramp = np.repeat(np.tile(np.arange(0, 225, 0.25), (400, 1))[..., None], 3, axis=-1).astype(np.uint8)
+    data = memoryview(simplejpeg.encode_jpeg(ramp, quality=98, colorsubsampling="444"))
+    got = decode_crop(data, 48, lambda w, h: (left, 0, left + 400, 400))  # an eighth: 8 pixels, 2 levels each
+    assert abs(got.mean() - (left + 200) / 4) <= 4 / 4 + 0.75  # half a decoded pixel, and rounding
 
 
 def test_factor_follows_the_crop_not_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,10 @@ def test_dry_run_shows_the_plan_and_trains_nothing(config: Path) -> None:
         (["none.toml"], "config file none.toml does not exist"),
         (["config.toml", "--set", "optim.lrr=1"], "unknown key optim.lrr; did you mean optim.lr?"),
         (["config.toml", "--set", "batch.size=many"], "batch.size = 'many'"),
-        (["config.toml", "--set", "accumulation=4"], "accumulation is refused until gradient caching comes"),
+        (
+            ["config.toml", "--set", "accumulation=0"],
+            "accumulation = 0: Input should be greater than or equal to 1",
+        ),
         (["config.toml", "--set", "data.dataset=nowhere"], "is no dataset"),
         (["--resume", "nowhere"], "nowhere holds no run"),
     ],

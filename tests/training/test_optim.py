@@ -27,13 +27,14 @@ def test_a_frozen_parameter_is_not_optimised() -> None:
 
 
 def test_learning_rate_warms_up_then_follows_half_a_cosine() -> None:
-    rates = [learning_rate(s, peak=2.0, warmup=4, total=24, floor=0.2) for s in range(24)]
+    schedule = ScheduleConfig(min_lr=0.2)
+    rates = [learning_rate(s, peak=2.0, warmup=4, total=24, schedule=schedule) for s in range(24)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[4] == 2.0
     assert rates[14] == pytest.approx(1.1)  # half way down
     assert rates[9] == pytest.approx(0.2 + 1.8 * (1 + math.cos(math.pi / 4)) / 2)
     assert rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)
-    assert learning_rate(24, peak=2.0, warmup=4, total=24, floor=0.2) == pytest.approx(0.2)
+    assert learning_rate(24, peak=2.0, warmup=4, total=24, schedule=schedule) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -170,6 +171,19 @@ def test_json_printed_over_many_lines_is_read(tmp_path):
     text = "\n".join(json.dumps(p, indent=2) for p in ({"data": [post(1), post(2)]}, post(3)))
     (tmp_path / "a.json").write_text(text)
     assert [t.id for t in items(tmp_path / "a.json")] == ["1", "2", "3"]
+
+
+def test_zeros_in_a_line_are_that_lines_fault(tmp_path):
+    path = tmp_path / "a.jsonl"
+    good = json.dumps(post(1)).encode()
+    path.write_bytes(b"\0" * 50 + b"\n" + good + b"\n\xff\0\n" + good)
+    assert [getattr(i, "code", None) for i in items(path)] == ["parse_error", None, "parse_error", None]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is no regular file"):
+        sniff(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("first", ['[{"id": "0", "te', "{", "[", "[1, 2"])

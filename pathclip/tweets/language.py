@@ -47,16 +47,15 @@ hasta hastası kadın erkek vaka deri mide pozitif negatif kronik aktif gastrit 
 quiste ovario seroso tumeur cellule granulomes carcinom bazocelular basocelular adenom jest nie się oraz
 przypadek skóry skóra czerniak rak guz yang pada untuk kasus kulit payudara
 """
-_FOREIGN_STEMS = tuple(
-    """
+_STEMS = """
 adenokar basalzell biyopsi tümör hücre böbre akciğer karaciğer müsinöz huidb carcinoom melanoom
 lymfoom schilddrüse pleomórf pléomorph
-""".split()
-)
-_FOREIGN_ENDINGS = ("ción", "ciones", "ção", "ções", "zione", "zioni", "ität", "keit")
+"""
+FOREIGN_ENDINGS = ("ción", "ciones", "ção", "ções", "zione", "zioni", "ität", "keit")
 # no English word has these, and none but names and a few loans (naïve, café) have others with a mark
 STRANGE = re.compile(r"[ışŞğĞİčČžŽřŘůěőűłŁąężŻśŚćĆńășȘțȚ]|[Kk]ar[cszk]inom|[Cc]arcinoom|sinooma")
 MARKED = re.compile(r"(?![A-ZÀ-Þ])\w*[áíóúàèìòùâêîôûãõñ]\w*")
+FOREIGN_STEMS = tuple(_STEMS.split())
 ENGLISH = frozenset(_ENGLISH_WORDS.split())
 FOREIGN = frozenset(_FOREIGN_WORDS.split())  # neither English nor medical Latin
 
@@ -100,8 +99,8 @@ def _is_foreign(word: str) -> bool:
     low = word.lower()
     return (
         low in FOREIGN
-        or low.startswith(_FOREIGN_STEMS)
-        or low.endswith(_FOREIGN_ENDINGS)
+        or low.startswith(FOREIGN_STEMS)
+        or low.endswith(FOREIGN_ENDINGS)
         or STRANGE.search(word) is not None
         or MARKED.fullmatch(word) is not None
     )

@@ -415,8 +415,15 @@ def test_a_dump_given_again_packed_changes_no_sample(dump, tmp_path, key_file):
     packed.write_bytes(gzip.compress(dump.tweets.read_bytes()))
     zipped = Path(shutil.make_archive(str(dump.folder / "zipped"), "zip", dump.folder, "tweets.jsonl"))
     run(dump, tmp_path / "one", key_file=key_file)
-    sources = (dump.tweets, packed, zipped)
-    report = ingest(IngestConfig(sources=sources, media=dump.media, out=tmp_path / "many", key_file=key_file))
+    config = IngestConfig(
+        sources=(dump.tweets, packed, zipped),
+        media=dump.media,
+        out=tmp_path / "many",
+        key_file=key_file,
+        engine="processes",
+        workers=2,
+    )
+    report = ingest(config)
     assert samples(tmp_path / "one") == samples(tmp_path / "many")
     assert (report.data["posts"], report.data["repeated"]) == (1, 2)
     assert list(codes(tmp_path / "many").values()) == ["unknown_shape"] * 3

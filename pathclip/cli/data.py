@@ -199,7 +199,7 @@ def leakcheck(
         str | None, typer.Option(help="Only this split of DIR.", show_default="all splits")
     ] = None,
     radius: Annotated[
-        int, typer.Option(min=-1, max=16, help="Bits of phash_v1 that count as near; -1: exact only.")
+        int, typer.Option(min=-1, max=16, help="Bits of phash_v2 that count as near; -1: exact only.")
     ] = 8,
     turns: Annotated[bool, typer.Option("--turns", help="Also find turned and mirrored pictures.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores by default.")] = None,

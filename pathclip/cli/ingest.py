@@ -52,10 +52,14 @@ def ingest(
     set_: SetOption = None,
     engine: Annotated[
         Engine | None,
-        typer.Option(help="How to work: in this process, or in several.", show_default="processes"),
+        typer.Option(
+            help="In this process, in several, or on Ray (at RAY_ADDRESS, else a local cluster).",
+            show_default="processes",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes to use; all cores by default.")
+        int | None,
+        typer.Option(min=1, help="Processes to use; by default all cores, or the whole Ray cluster."),
     ] = None,
     key_file: Annotated[
         Path | None,

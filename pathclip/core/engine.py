@@ -11,9 +11,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Literal, NoReturn, TypeVar
 
 from pathclip.core.errors import FaultError, UserError
+from pathclip.core.ray_tasks import on_ray
 
 __all__ = ["EngineName", "map"]
 
@@ -29,40 +30,46 @@ def map(
     *,
     engine: EngineName = "serial",
     workers: int | None = None,
+    on_lost: Callable[[T], R] | None = None,
 ) -> Iterator[tuple[T, R]]:
     """Yield ``(task, function(task))`` for every task.
 
     ``serial`` keeps the order; the others yield as results come in, the earliest task first where several are
     in. An exception of ``function`` is raised here at once: functions that meet bad data return it as result.
-    A worker that dies (killed, out of memory) is replaced and its task tried again, up to three times.
+    A worker that dies (killed, out of memory) is replaced and its task tried again, up to three times; with
+    ``on_lost`` once, after which ``on_lost(task)`` is called here and gives the result.
 
     Args:
         function: Picklable for ``processes`` (a module-level function or a ``functools.partial`` of one).
         tasks: Picklable values; consumed lazily, so the queue stays short.
-        engine: ``serial``, ``processes`` (spawned) or ``ray``.
+        engine: ``serial``, ``processes`` (spawned) or ``ray`` (at ``RAY_ADDRESS``, else a local cluster).
         workers: Processes to use; all cores by default.
+        on_lost: What to do with a task that kills its workers, instead of raising.
 
     Raises:
-        UserError: If the engine is unknown or not available.
+        UserError: If the engine is unknown or not installed.
         FaultError: If a worker dies three times on one task.
     """
     if engine == "serial":
         for task in tasks:
             yield task, function(task)
     elif engine == "processes":
-        yield from _processes(function, tasks, workers or os.cpu_count() or 1)
+        yield from _processes(function, tasks, workers or os.cpu_count() or 1, on_lost)
     elif engine == "ray":
-        raise UserError("engine 'ray' is not available yet; use serial or processes")
+        attempts, lost = (2, on_lost) if on_lost else (MAX_ATTEMPTS, _give_up)
+        yield from on_ray(function, tasks, workers=workers, attempts=attempts, lost=lost)
     else:
         raise UserError(f"unknown engine {engine!r}; known: serial, processes, ray")
 
 
-def _processes(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[tuple[T, R]]:
+def _processes(
+    function: Callable[[T], R], tasks: Iterable[T], workers: int, on_lost: Callable[[T], R] | None
+) -> Iterator[tuple[T, R]]:
     source = iter(tasks)
     while (suspects := (yield from _one_pool(function, source, workers))) is not None:
         # a worker died: tasks in flight are tried again, one to a pool, so that the guilty one is known
         for task in suspects:
-            yield task, _alone(function, task)
+            yield task, _alone(function, task, on_lost)
 
 
 def _one_pool(
@@ -90,11 +97,15 @@ def _one_pool(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _alone(function: Callable[[T], R], task: T) -> R:
-    for _ in range(MAX_ATTEMPTS):
+def _alone(function: Callable[[T], R], task: T, on_lost: Callable[[T], R] | None) -> R:
+    for _ in range(1 if on_lost else MAX_ATTEMPTS):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             try:
                 return pool.submit(function, task).result()
             except BrokenProcessPool:
                 continue
+    return (on_lost or _give_up)(task)
+
+
+def _give_up(task: object) -> NoReturn:
     raise FaultError(f"a worker process died {MAX_ATTEMPTS} times on the same task: {task!r:.200}")

@@ -130,18 +130,30 @@ def _is_stale(path: Path) -> bool:
         return False
     if host != socket.gethostname():
         return False
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            taken = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.stale")
-            try:
-                os.rename(path, taken)
-            except FileNotFoundError:
-                return False
-            taken.unlink(missing_ok=True)
-            return True
-    return False
+    if _lives(int(pid)):
+        return False
+    taken = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.stale")
+    try:
+        os.rename(path, taken)
+    except FileNotFoundError:
+        return False
+    taken.unlink(missing_ok=True)
+    return True
+
+
+def _lives(pid: int) -> bool:
+    """False for a process that is gone, or dead and only not yet reaped by its parent (a zombie)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:  # no /proc on this system, or it went just now
+        return True
+    return stat.rpartition(")")[2].split()[0] not in "ZX"  # the name in brackets may hold any character
 
 
 def _plain(value: Any) -> Any:

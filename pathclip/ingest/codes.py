@@ -39,6 +39,9 @@ class Code(StrEnum):
     VIDEO = "video"
     MEDIA_UNLISTED = "media_unlisted"
     IMAGE_MISSING = "image_missing"
+    DOWNLOAD_GONE = "download_gone"
+    DOWNLOAD_BLOCKED = "download_blocked"
+    DOWNLOAD_FAILED = "download_failed"
     IMAGE_OUTSIDE = "image_outside"
     IMAGE_UNREADABLE = "image_unreadable"
     NOT_AN_IMAGE = "not_an_image"
@@ -83,6 +86,9 @@ STAGES = {
         "video",
         "media_unlisted",
         "image_missing",
+        "download_gone",
+        "download_blocked",
+        "download_failed",
         "image_outside",
         "image_unreadable",
         "not_an_image",
@@ -125,6 +131,9 @@ MEANING = {
     Code.VIDEO: "a video or animated GIF attachment",
     Code.MEDIA_UNLISTED: "the payload does not describe the attachment, and no file bears its key",
     Code.IMAGE_MISSING: "no such file in the media folder",
+    Code.DOWNLOAD_GONE: "the platform no longer has the picture",
+    Code.DOWNLOAD_BLOCKED: "the guard refused the address, or the server the request",
+    Code.DOWNLOAD_FAILED: "the download failed for now; --retry-failed asks again",
     Code.IMAGE_OUTSIDE: "the path or a link leads out of the media folder",
     Code.IMAGE_UNREADABLE: "the file cannot be opened",
     Code.NOT_AN_IMAGE: "the file is no picture",

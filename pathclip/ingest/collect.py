@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,24 @@ from pathclip.core import engine
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
+from pathclip.ingest.ahead import Stored, ahead_folder, write_ahead
 from pathclip.ingest.config import CollectConfig, IngestConfig
 from pathclip.ingest.media import MediaFolders, Place, safe_path
 from pathclip.ingest.privacy import without_names
 from pathclip.ingest.tables import read_rows, rows_to_tweets, write_rows, writing_items
 from pathclip.ingest.tombstones import Tombstones
-from pathclip.pairs import Drop, decode, phash, read_header, score
+from pathclip.pairs import (
+    LOOK_SIDE_PX,
+    Drop,
+    PackConfig,
+    decode,
+    encoded,
+    passed_through,
+    phash,
+    read_header,
+    score,
+    small_picture,
+)
 from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
 from pathclip.tweets.media_table import described, read_media_table
 from pathclip.tweets.packed import ZippedFile, is_zip
@@ -75,20 +87,37 @@ class ReadTask:
 
 @dataclass(frozen=True, slots=True)
 class LookTask:
-    """Some pictures and where their part goes."""
+    """Some pictures and where their part goes; those of ``likely`` are also stored ahead in ``ahead``."""
 
     number: int
     places: tuple[Place, ...]
     roots: tuple[Path, ...]
     parts: Path
     config: CollectConfig
+    pack: PackConfig
+    ahead: Path
+    likely: frozenset[Place]
 
 
-def collect(config: IngestConfig, parts: Path, gone: Tombstones | None = None) -> Collected:
+def collect(
+    config: IngestConfig,
+    parts: Path,
+    gone: Tombstones | None = None,
+    likely: Callable[[Collected], set[Place]] | None = None,
+    fetch: Callable[[Collected], None] | None = None,
+) -> Collected:
     """Read all sources, find the pictures they name, look at each once.
 
     A part that exists is not made again, so a killed run goes on where it was. Of what was taken down only
     the place is kept (a fault ``taken_down``); names of accounts are not kept at all.
+
+    Args:
+        config: Of the whole ingest.
+        parts: The folder of the parts.
+        gone: What was taken down.
+        likely: Tells which pictures will likely be kept: they are stored ahead, so that the shards need no
+            second decode. It changes no result.
+        fetch: Downloads pictures that no folder holds and adds them to the folders.
 
     Raises:
         UserError: If a source is missing, empty or of no known shape, or holds nothing at all.
@@ -105,8 +134,13 @@ def collect(config: IngestConfig, parts: Path, gone: Tombstones | None = None) -
     if lines == 0:
         raise UserError(f"{', '.join(map(str, config.sources))}: nothing to read, every line is blank")
     collected = replace(_with_folders(config, read_tasks, parts, lines), gone=gone)
+    if fetch is not None:
+        fetch(collected)
     look_tasks = list(_look_tasks(config, collected))
     todo_looks = [task for task in look_tasks if not _picture_file(task).is_file()]
+    if likely is not None and todo_looks:
+        wanted = likely(collected)
+        todo_looks = [replace(task, likely=wanted.intersection(task.places)) for task in todo_looks]
     looks = engine.map(_look_at_many, todo_looks, **config.engine_for(todo_looks))
     for _ in track(looks, "batches of pictures", len(todo_looks)):
         pass
@@ -123,18 +157,27 @@ def media_roots(config: IngestConfig) -> list[Path]:
     return roots
 
 
-def look_at(path: Path | ZippedFile, config: CollectConfig) -> dict[str, Any]:
-    """Columns of ``pictures`` for one file; size is judged before pixels are."""
+def look_at(
+    path: Path | ZippedFile, config: CollectConfig, pack: PackConfig | None = None
+) -> tuple[dict[str, Any], Stored | None]:
+    """Columns of ``pictures`` for one file, size judged before pixels; and the picture as it shall be stored.
+
+    Args:
+        path: The file.
+        config: What is too large to be looked at.
+        pack: How pictures are stored; None where it need not be stored ahead. Nor is one that passes through.
+    """
     try:
         size = path.stat().st_size
         if size > config.max_bytes:
-            return _rejected(Drop("image_oversized", f"{size} bytes; at most {config.max_bytes}"), bytes=size)
+            drop = Drop("image_oversized", f"{size} bytes; at most {config.max_bytes}")
+            return _rejected(drop, bytes=size), None
         data = path.read_bytes()
     except OSError as error:
-        return _rejected(Drop("image_unreadable", error.strerror or str(error)))
+        return _rejected(Drop("image_unreadable", error.strerror or str(error))), None
     header = read_header(data, max_pixels=config.max_pixels)
     if isinstance(header, Drop):
-        return _rejected(header, bytes=size)
+        return _rejected(header, bytes=size), None
     known = {
         "bytes": size,
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -143,11 +186,20 @@ def look_at(path: Path | ZippedFile, config: CollectConfig) -> dict[str, Any]:
         "height": header.height,
     }
     if header.is_animated:
-        return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known)
-    image = decode(data)
+        return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known), None
+    image = decode(data, min_side_px=LOOK_SIDE_PX, header=header)
     if isinstance(image, Drop):
-        return _rejected(image, **known)
-    return {**known, "phash": phash(image), "scores": json.dumps(score(image)), "code": None, "detail": None}
+        return _rejected(image, **known), None
+    small = small_picture(image)
+    columns = {
+        **known,
+        "phash": phash(small),
+        "scores": json.dumps(score(small)),
+        "code": None,
+        "detail": None,
+    }
+    ahead = pack is not None and passed_through(data, pack) is None
+    return columns, encoded(data, pack, image) if ahead else None
 
 
 def _with_folders(config: IngestConfig, tasks: list[ReadTask], parts: Path, lines: int) -> Collected:
@@ -198,7 +250,16 @@ def _look_tasks(config: IngestConfig, collected: Collected) -> Iterator[LookTask
     places = sorted(set(_places(collected)))
     for number, start in enumerate(range(0, len(places), PICTURES_PER_TASK)):
         batch = tuple(places[start : start + PICTURES_PER_TASK])
-        yield LookTask(number, batch, tuple(collected.folders.roots), collected.parts, config.collect)
+        yield LookTask(
+            number,
+            batch,
+            tuple(collected.folders.roots),
+            collected.parts,
+            config.collect,
+            config.pack,
+            ahead_folder(config, collected.parts),
+            frozenset(),
+        )
 
 
 def _places(collected: Collected) -> Iterator[Place]:
@@ -212,10 +273,16 @@ def _places(collected: Collected) -> Iterator[Place]:
 
 def _look_at_many(task: LookTask) -> None:
     rows = []
-    for root, file in task.places:
-        path = safe_path(task.roots[root], file)
-        seen = _rejected(path) if isinstance(path, Drop) else look_at(path, task.config)
-        rows.append({"root": root, "file": file, **seen})
+    ahead: dict[str, Stored] = {}
+    for place in task.places:
+        path = safe_path(task.roots[place[0]], place[1])
+        pack = task.pack if place in task.likely else None
+        seen, stored = (_rejected(path), None) if isinstance(path, Drop) else look_at(path, task.config, pack)
+        rows.append({"root": place[0], "file": place[1], **seen})
+        if stored is not None:
+            ahead[seen["sha256"]] = stored
+    if ahead:
+        write_ahead(task.ahead, task.number, ahead)
     write_rows(_picture_file(task), "pictures", rows)
 
 

@@ -15,6 +15,7 @@ from pathclip.core.config import Config
 from pathclip.core.engine import EngineName
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
+from pathclip.ingest.download import DownloadConfig
 from pathclip.pairs import (
     CaptionConfig,
     DedupConfig,
@@ -88,10 +89,18 @@ class IngestConfig(Config):
         default=None, description="key of the ids; by default OUT/private/key, made when absent"
     )
     engine: EngineName = Field(default="serial", description="serial, processes or ray")
-    workers: int | None = Field(default=None, ge=1, description="processes; all cores by default")
+    workers: int | None = Field(
+        default=None, ge=1, description="processes; all cores (with ray: the whole cluster) by default"
+    )
+    ahead: bool = Field(
+        default=True,
+        description="encode a picture when it is looked at, which saves the second decode and needs room for "
+        "the shards twice",
+    )
     force_new: bool = Field(default=False, description="start over where OUT was made from other input")
     dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
     collect: CollectConfig = Field(default_factory=CollectConfig)
+    download: DownloadConfig = Field(default_factory=DownloadConfig)
     select: SelectConfig = Field(default_factory=SelectConfig)
     language: LanguageConfig = Field(default_factory=LanguageConfig)
     text: TextConfig = Field(default_factory=TextConfig)
@@ -112,6 +121,8 @@ class IngestConfig(Config):
         """Arguments of `engine.map`: no processes for a single task, nor more than there are tasks."""
         if len(tasks) < 2 and self.engine == "processes":
             return {"engine": "serial"}
+        if self.engine == "ray":
+            return {"engine": "ray", "workers": self.workers}  # by default as many as the cluster has
         return {
             "engine": self.engine,
             "workers": min(self.workers or os.cpu_count() or 1, max(1, len(tasks))),
@@ -123,7 +134,9 @@ class IngestConfig(Config):
         model = self.filter.model
         fitted = sha256_file(model) if model and model.is_file() else None
         return {
-            "collect": self._hash(COLLECT_VERSION, "collect"),
+            "collect": self._hash(
+                COLLECT_VERSION, "collect", more="download" if self.download.enabled else None
+            ),
             "plan": self._hash(PLAN_VERSION, *plan, more=fitted),
             "pack": self._hash(PACK_VERSION, "pack"),
         }
@@ -139,6 +152,7 @@ class IngestConfig(Config):
             "key_file",
             "engine",
             "workers",
+            "ahead",
             "force_new",
             "dry_run",
         }

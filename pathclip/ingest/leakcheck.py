@@ -21,7 +21,7 @@ from pathclip.shards import Dataset, ShardReader
 
 __all__ = ["LeakReport", "leakcheck"]
 
-RADIUS = 8  # bits of phash_v1; no two different micrographs of 688 came nearer than 12
+RADIUS = 8  # bits of phash_v2; no two different micrographs of 688 came nearer than 12
 MAX_PIXELS = 178_000_000
 FILES_PER_TASK = 64
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
@@ -39,7 +39,7 @@ class Seen:
         split: Its split in a dataset, or None.
         bytes_sha256: Of the file or the shard's member.
         pixels_sha256: Of size and RGB pixels after the canonical decode; None where it does not decode.
-        hashes: phash_v1 as it is, then, where asked for, of its turns; without structure there is none.
+        hashes: phash_v2 as it is, then, where asked for, of its turns; without structure there is none.
         problem: Why it could not be looked at.
     """
 
@@ -106,7 +106,7 @@ def leakcheck(
         data: A dataset folder, shards, or a folder of pictures.
         against: The benchmark, likewise.
         split: Only this split of ``data``; all by default.
-        radius: Hamming distance of phash_v1 up to which pictures count as near; -1 compares exactly only.
+        radius: Hamming distance of phash_v2 up to which pictures count as near; -1 compares exactly only.
         turns: Also compare the seven turns and flips of each benchmark picture.
         workers: Processes; all cores by default.
 

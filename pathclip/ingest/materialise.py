@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pathclip.core import engine
 from pathclip.core.errors import FaultError
 from pathclip.core.files import read_json
 from pathclip.core.progress import track
+from pathclip.ingest.ahead import Ahead, ahead_folder, find_ahead
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.layout import pair_of_row
 from pathclip.ingest.media import safe_path
@@ -29,13 +30,14 @@ SHARD_FILE = re.compile(r"((?:train|val|test)-\d{6})\.(?:tar|idx|stats\.json)")
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """One shard to write: its pairs, in order."""
+    """One shard to write: its pairs, in order, and those of their pictures that were stored ahead."""
 
     out: Path
     name: str
     pairs: tuple[Pair, ...]
     roots: tuple[Path, ...]
     config: PackConfig
+    ahead: dict[str, Ahead]
 
 
 def materialise(config: IngestConfig, out: Path, roots: list[Path]) -> dict[str, list[ShardInfo]]:
@@ -52,11 +54,14 @@ def materialise(config: IngestConfig, out: Path, roots: list[Path]) -> dict[str,
         by_shard[row["shard"]].append(row)
     _remove_others(out / "shards", set(by_shard))
     tasks = [
-        ShardTask(out, name, _in_order(rows), tuple(roots), config.pack)
+        ShardTask(out, name, _in_order(rows), tuple(roots), config.pack, {})
         for name, rows in sorted(by_shard.items())
     ]
     done = {task.name: info for task in tasks if (info := _complete(task)) is not None}
     todo = [task for task in tasks if task.name not in done]
+    folder = ahead_folder(config, out / "private" / "parts")
+    ahead = find_ahead(folder, (pair.image_sha256 for task in todo for pair in task.pairs))
+    todo = [replace(task, ahead=_of(task, ahead)) for task in todo]
     written = engine.map(_write, todo, **config.engine_for(todo))
     for task, info in track(written, "shards", len(todo)):
         done[task.name] = info
@@ -79,7 +84,7 @@ def _in_order(rows: list[dict[str, Any]]) -> tuple[Pair, ...]:
 
 def _samples(task: ShardTask) -> Iterator[Sample]:
     for pair in task.pairs:
-        jpg, width, height = stored_jpeg(_bytes(task.roots[pair.image_root], pair), task.config)
+        jpg, width, height = _stored(task, pair)
         yield Sample(
             sample_id=pair.sample_id,
             group_id=pair.group_id,
@@ -93,6 +98,16 @@ def _samples(task: ShardTask) -> Iterator[Sample]:
             jpg=jpg,
             positional=frozenset(n for n, caption in enumerate(pair.captions) if caption.positional),
         )
+
+
+def _of(task: ShardTask, ahead: dict[str, Ahead]) -> dict[str, Ahead]:
+    return {p.image_sha256: ahead[p.image_sha256] for p in task.pairs if p.image_sha256 in ahead}
+
+
+def _stored(task: ShardTask, pair: Pair) -> tuple[bytes, int, int]:
+    found = task.ahead.get(pair.image_sha256)
+    ahead = found.read() if found is not None else None
+    return ahead or stored_jpeg(_bytes(task.roots[pair.image_root], pair), task.config)
 
 
 def _bytes(root: Path, pair: Pair) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +27,9 @@ class MediaFolders:
         roots: Searched in this order; a folder within a zip does as well (``archive.zip/data/tweets_media``).
         beside: Further folders that tables name files in; not searched, so they may hold anything.
 
+    Attributes:
+        fetched: URL to what became of its download; asked where no folder holds the picture.
+
     Raises:
         UserError: If a folder does not exist.
     """
@@ -35,6 +39,7 @@ class MediaFolders:
         self._by_name: dict[str, Place] = {}
         self._by_stem: dict[str, Place] = {}
         self._files: dict[Place, int] = {}
+        self.fetched: dict[str, Place | Drop] = {}
         for number, root in enumerate(roots):
             if not root.is_dir() and not is_packed_folder(root):
                 raise UserError(
@@ -42,6 +47,14 @@ class MediaFolders:
                 )
             for file, size in _files(root):
                 self._add(number, file, size)
+
+    def add_store(self, store: Path, fetched: Mapping[str, str | Drop]) -> None:
+        """Take in what was downloaded: URL to a file in ``store``, or to the reason why there is none."""
+        number = len(self.roots)
+        self.roots.append(store)
+        self.fetched = {
+            url: found if isinstance(found, Drop) else (number, found) for url, found in fetched.items()
+        }
 
     def fingerprint(self) -> dict[str, Any]:
         """Number of searched files and a hash of their names and sizes."""
@@ -64,6 +77,8 @@ class MediaFolders:
         for wanted in names_of(tweet_id, media):
             if found := self._by_name.get(wanted) or self._by_stem.get(wanted):
                 return found
+        if media.url in self.fetched:
+            return self.fetched[media.url]
         if media.kind == "unlisted":
             return Drop("media_unlisted", f"{media.key} is not described, and no file is named so")
         if not self.roots:
@@ -100,12 +115,17 @@ def safe_path(root: Path, file: str) -> Path | ZippedFile | Drop:
         )
     try:
         real = path.resolve(strict=True)
-        inside = real.is_relative_to(root.resolve())
+        inside = real.is_relative_to(_resolved(root))
     except (OSError, RuntimeError):
         return Drop("image_missing", f"no file {PurePosixPath(file).name} in the media folder")
     if not inside:
         return Drop("image_outside", "a link leads out of the media folder")
     return path if real.is_file() else Drop("image_unreadable", "not a regular file")
+
+
+@lru_cache(maxsize=64)
+def _resolved(root: Path) -> Path:
+    return root.resolve()
 
 
 def _files(root: Path) -> Iterator[tuple[str, int]]:

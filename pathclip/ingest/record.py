@@ -50,6 +50,8 @@ def difference(config: IngestConfig, now: dict[str, Any], before: dict[str, Any]
     if before["hashes"]["collect"] != config.hashes()["collect"]:
         was, are = before["config"]["collect"], config.sections()["collect"]
         names = [f"collect.{k} was {was.get(k)!r}, is {v!r}" for k, v in are.items() if was.get(k) != v]
+        if before["config"]["download"]["enabled"] != config.download.enabled:
+            names.append(f"download.enabled is {config.download.enabled} now")
         found.append(", ".join(names) or "the reader's version changed")
     if before["key"] != now["key"]:
         found.append("the key of the ids is another one (--key-file)")

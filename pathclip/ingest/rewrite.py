@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pathclip.core.files import atomic_path, read_json, write_json
 from pathclip.ingest.card import read_card, settings_of, write_card
+from pathclip.ingest.download import Ledger
 from pathclip.ingest.export import FOLDER, export_to, post_ids
 from pathclip.ingest.journal import Journal
 from pathclip.ingest.media import names_of
@@ -82,13 +83,17 @@ def _parts(journal: Journal, private: Path, found: Survey) -> tuple[list[str], i
     staying: Counter[str] = Counter()
     gone_names: set[str] = set()
     kept_names: set[str] = set()
+    ledger = Ledger(private / "media")
 
     def post(row: Row) -> Row | None:
         (tweet,) = rows_to_tweets([{**row, "media": [dict(m) for m in row["media"]]}])
         left = found.gone.obey(tweet)
         for media in tweet.media:
             is_gone = isinstance(left, Fault) or media not in left.media  # type: ignore[union-attr]
-            (gone_names if is_gone else kept_names).update(names_of(tweet.id, media))
+            names = gone_names if is_gone else kept_names
+            names.update(names_of(tweet.id, media))
+            if media.url and (fetched := ledger.get(media.url)) and fetched.state == "ok":
+                names.add(ledger.file(fetched))
         if isinstance(left, Fault):
             sources[number].append(tweet.source)
             return None

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pathclip.core.errors import FaultError, UserError
+from pathclip.core.extras import require
 from pathclip.core.files import claim, write_json
+from pathclip.ingest.ahead import clear_ahead
 from pathclip.ingest.card import merged, read_card, write_card
-from pathclip.ingest.collect import collect, media_roots
+from pathclip.ingest.collect import Collected, collect, media_roots
 from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.download import copy_store
+from pathclip.ingest.fetch import fetcher
 from pathclip.ingest.generation import clear_leftovers, swap_in
 from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
 from pathclip.ingest.materialise import materialise
+from pathclip.ingest.media import Place
+from pathclip.ingest.nominate import nominate
 from pathclip.ingest.plan import plan, write_plan
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
@@ -96,10 +103,13 @@ def _run(config: IngestConfig) -> IngestReport:
 def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -> IngestReport:
     """The road in five lines; ``index.json`` comes last of all and says that everything is there."""
     private = config.out / "private"
-    collected = collect(config, private / "parts", Tombstones.load(private, key))
+    likely = _likely_kept(config) if config.ahead else None
+    fetch = fetcher(config, private / "media") if config.download.enabled else None
+    collected = collect(config, private / "parts", Tombstones.load(private, key), likely, fetch)
     planned = plan(collected, config, key)
     write_plan(planned, private)
     splits = materialise(config, config.out, collected.folders.roots)
+    clear_ahead(private / "parts")
     report = make_report(planned)
     write_json(config.out / "report.json", report)
     write_thumbs(private / "thumbs.parquet", planned.candidates, collected.folders.roots)
@@ -107,6 +117,13 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     _write_card(config, report, splits)
     write_index(config.out, splits)
     return IngestReport(config.out, report, state, (*messages, *_notes(report)))
+
+
+def _likely_kept(config: IngestConfig) -> Callable[[Collected], set[Place]]:
+    """The pictures of posts that have a caption: all that can be known before a picture is looked at."""
+    return lambda collected: {
+        c.place for c in nominate(collected, config).candidates if c.alive and c.place is not None
+    }
 
 
 def _write_card(config: IngestConfig, report: dict[str, Any], splits: dict[str, list[ShardInfo]]) -> None:
@@ -128,6 +145,9 @@ def _new_generation(config: IngestConfig) -> IngestReport:
     ):  # takedowns, and what a person stated, outlast it
         if (config.out / name).is_file():
             shutil.copy2(config.out / name, fresh / name)
+    store = config.out / "private" / "media"
+    if store.is_dir() and not (fresh / "private" / "media").exists():  # what was fetched need not be again
+        copy_store(store, fresh / "private" / "media")
     report = _run(config.replace(out=fresh, force_new=False))
     swap_in(config.out, fresh)
     return IngestReport(
@@ -154,8 +174,10 @@ def _check(config: IngestConfig) -> None:
         read_media_table(config.media_table)
     if config.language.detector == "py3langid":
         load_guesser(config.language.languages)
+    if config.download.enabled:
+        require("httpx", extra="download", why="downloading pictures (download.enabled)")
     if config.engine == "ray":
-        raise UserError("engine 'ray' is not available yet; use serial or processes")
+        require("ray", extra="ray", why="engine 'ray'")
 
 
 def _unique(sources: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -11,11 +11,12 @@ from pathclip.pairs.caption import (
     reply_caption,
 )
 from pathclip.pairs.deduplicate import Components, DedupConfig
-from pathclip.pairs.encode import PackConfig, stored_jpeg, strip_metadata
+from pathclip.pairs.encode import PackConfig, encoded, passed_through, stored_jpeg, strip_metadata
 from pathclip.pairs.fit import FittedFilter, fit_filter, read_labels
 from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.phash import near_pairs, phash
+from pathclip.pairs.scaled import LOOK_SIDE_PX, small_picture
 from pathclip.pairs.score import FilterConfig, score, why_no_micrograph
 from pathclip.pairs.select import LanguageConfig, SelectConfig, select
 from pathclip.pairs.split import SPLITS, SplitConfig, assign_splits, keyed_id
@@ -23,6 +24,7 @@ from pathclip.pairs.terms import has_pathology_term
 from pathclip.pairs.threads import Threads, last_edits
 
 __all__ = [
+    "LOOK_SIDE_PX",
     "SPLITS",
     "Caption",
     "CaptionConfig",
@@ -43,6 +45,7 @@ __all__ = [
     "Threads",
     "assign_splits",
     "decode",
+    "encoded",
     "fit_filter",
     "has_pathology_term",
     "is_question",
@@ -50,6 +53,7 @@ __all__ = [
     "last_edits",
     "near_pairs",
     "own_caption",
+    "passed_through",
     "phash",
     "picture_captions",
     "rank_continuations",
@@ -59,6 +63,7 @@ __all__ = [
     "reply_caption",
     "score",
     "select",
+    "small_picture",
     "stored_jpeg",
     "strip_metadata",
     "why_no_micrograph",

@@ -13,7 +13,7 @@ __all__ = ["Components", "DedupConfig"]
 
 
 class DedupConfig(Config):
-    """When two pictures are the same, and when they are alike; distances are bits of phash_v1."""
+    """When two pictures are the same, and when they are alike; distances are bits of phash_v2."""
 
     exact: bool = Field(default=True, description="byte-identical pictures: keep one, merge the captions")
     drop_radius: int = Field(

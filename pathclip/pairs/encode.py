@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
+from typing import Literal
 
 from PIL import Image
 from pydantic import Field
@@ -12,12 +14,14 @@ from pathclip.core.config import Config
 from pathclip.core.errors import FaultError
 from pathclip.pairs.images import decode, is_srgb, orientation
 from pathclip.pairs.pair import Drop
+from pathclip.pairs.scaled import LOOK_SIDE_PX
 
-__all__ = ["PackConfig", "stored_jpeg", "strip_metadata"]
+__all__ = ["PackConfig", "encoded", "passed_through", "stored_jpeg", "strip_metadata"]
 
+CHROMA = {"full": 0, "half": 2}  # Pillow's numbers of 4:4:4 and 4:2:0
 START, END, SCAN = b"\xff\xd8", 0xD9, 0xDA
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
-FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)  # in a scan: not stuffing, restarts or fill
 KEPT_APPS = frozenset({0xE0, 0xEE})  # JFIF and Adobe say how to read the colours; all other APPn are metadata
 
 
@@ -27,8 +31,9 @@ class PackConfig(Config):
     short_side_px: int = Field(
         default=512, ge=16, description="larger pictures are scaled down to this short side"
     )
-    quality: int = Field(
-        default=95, ge=1, le=100, description="JPEG quality; chroma is always stored in full (4:4:4)"
+    quality: int = Field(default=95, ge=1, le=100, description="JPEG quality")
+    chroma: Literal["full", "half"] = Field(
+        default="full", description="resolution of the colour: full (4:4:4), or half (4:2:0; a fifth smaller)"
     )
     passthrough: bool = Field(
         default=True, description="store the original bytes of small plain JPEGs, metadata removed"
@@ -40,26 +45,36 @@ class PackConfig(Config):
     shard_samples: int = Field(default=1000, ge=1, description="samples per shard")
 
 
-def stored_jpeg(data: bytes, config: PackConfig) -> tuple[bytes, int, int]:
+def stored_jpeg(data: bytes, config: PackConfig, looked: Image.Image | None = None) -> tuple[bytes, int, int]:
     """The bytes to store, and their width and height.
+
+    Args:
+        data: The file's bytes.
+        config: How pictures are stored.
+        looked: The decoded picture where one is at hand (`decode` down to ``LOOK_SIDE_PX``): saves a second
+            decode where pictures are stored at that size, and changes no byte of the result.
 
     Raises:
         FaultError: If the picture no longer decodes (it did when it was looked at).
     """
-    if config.passthrough and len(data) <= config.passthrough_bytes:
-        passed = _passed_through(data, config)
-        if passed is not None:
-            return passed
-    image = decode(data)
+    passed = passed_through(data, config)
+    return passed if passed is not None else encoded(data, config, looked)
+
+
+def encoded(data: bytes, config: PackConfig, looked: Image.Image | None = None) -> tuple[bytes, int, int]:
+    """As `stored_jpeg`, of a picture that does not pass through."""
+    image: Image.Image | Drop | None = looked if config.short_side_px == LOOK_SIDE_PX else None
+    if image is None:
+        image = decode(data, min_side_px=config.short_side_px)
     if isinstance(image, Drop):
         raise FaultError(f"a picture that decoded before no longer does: {image.detail}")
     short = min(image.size)
     if short > config.short_side_px:
         scale = config.short_side_px / short
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BOX if scale <= 0.5 else Image.Resampling.LANCZOS)
+        image = image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=config.quality, subsampling=0, optimize=False)
+    image.save(out, "JPEG", quality=config.quality, subsampling=CHROMA[config.chroma], optimize=False)
     return out.getvalue(), *image.size
 
 
@@ -107,24 +122,19 @@ def _kept_app(marker: int, segment: bytes) -> bytes:
 
 def _first_end(data: bytes, at: int) -> int | None:
     """Position after the end marker of the picture whose first scan starts at ``at``."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            return None
-        marker = data[at + 1]
+    while (found := MARKER.search(data, at)) is not None:
+        at, marker = found.start(), data[found.end() - 1]
         if marker == END:
             return at + 2
-        if marker in (0x00, 0xFF) or marker in STANDALONE:
-            at += 2 if marker != 0xFF else 1
-        elif 0xE0 <= marker <= 0xEF or marker == 0xFE:
+        if 0xE0 <= marker <= 0xEF or marker == 0xFE:
             return None  # metadata between scans: re-encode instead
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
-def _passed_through(data: bytes, config: PackConfig) -> tuple[bytes, int, int] | None:
+def passed_through(data: bytes, config: PackConfig) -> tuple[bytes, int, int] | None:
     """The stripped original, if it is a colour sRGB JPEG that is upright and small; else None."""
-    if not data.startswith(START):
+    if not (config.passthrough and len(data) <= config.passthrough_bytes and data.startswith(START)):
         return None
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         plain = (

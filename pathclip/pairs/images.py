@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import (  # the plugins are named so that no other format can be opened, and these always can
@@ -21,6 +22,7 @@ from PIL import (  # the plugins are named so that no other format can be opened
 )
 
 from pathclip.pairs.pair import Drop
+from pathclip.pairs.scaled import decode_jpeg
 
 __all__ = ["FORMATS", "Header", "decode", "is_srgb", "orientation", "read_header"]
 
@@ -69,6 +71,7 @@ class Header:
         mode: Pillow's pixel mode.
         orientation: EXIF orientation, 1 to 8.
         is_animated: More than one frame.
+        is_srgb: No colour profile, or one that calls itself sRGB.
     """
 
     format: str
@@ -77,6 +80,12 @@ class Header:
     mode: str
     orientation: int
     is_animated: bool
+    is_srgb: bool = True
+
+    @property
+    def is_plain_jpeg(self) -> bool:
+        """True if libjpeg's pixels are the picture as it is: nothing to turn and nothing to convert."""
+        return self.format == "JPEG" and self.mode == "RGB" and self.orientation == 1 and self.is_srgb
 
 
 def read_header(data: bytes, *, max_pixels: int) -> Header | Drop:
@@ -96,7 +105,8 @@ def read_header(data: bytes, *, max_pixels: int) -> Header | Drop:
                 turned = orientation(image)
                 frames = getattr(image, "n_frames", 1) if image.format not in STILL_MULTIFRAME else 1
                 size = (height, width) if turned >= 5 else (width, height)
-                return Header(str(image.format), *size, image.mode, turned, frames > 1)
+                srgb = is_srgb(image.info.get("icc_profile"))
+                return Header(str(image.format), *size, image.mode, turned, frames > 1, srgb)
     except Image.DecompressionBombError as error:
         return Drop("image_oversized", str(error).partition(",")[0])
     except UnidentifiedImageError:
@@ -108,30 +118,41 @@ def read_header(data: bytes, *, max_pixels: int) -> Header | Drop:
         )
 
 
-def decode(data: bytes) -> Image.Image | Drop:
+def decode(
+    data: bytes, *, min_side_px: int | None = None, header: Header | None = None
+) -> Image.Image | Drop:
     """The canonical decode: upright RGB in sRGB, 8 bits, alpha on white, all metadata left behind.
 
     Call only after `read_header` accepted the picture. CMYK goes through its profile where it has one, 16-bit
     and float greys are scaled to 8 bits (not clipped), MPO gives its first picture.
+
+    Args:
+        data: The file's bytes.
+        min_side_px: Where the picture will be scaled down to this short side, a JPEG may be decoded at half
+            or other eighths of its size, not below. None: full size, pixel by pixel what Pillow decodes.
+        header: What `read_header` found, to spare finding it again.
     """
+    if header is not None and header.is_plain_jpeg:
+        fast = decode_jpeg(data, min_side_px)
+        if fast is not None:
+            return fast
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                turn = TURNS.get(orientation(image))
-                image.load()
-                upright = image if turn is None else image.transpose(turn)
-                rgb = _to_rgb(upright, image.info.get("icc_profile"))
+                turn, profile = TURNS.get(orientation(image)), image.info.get("icc_profile")
+                rgb = _to_rgb(_pixels(image, data, min_side_px), profile)
     except DECODE_ERRORS as error:
         text = str(error).lower()
         cut = "truncat" in text or "premature" in text or "incomplete" in text or "unexpected end" in text
         code = "image_truncated" if cut or _has_magic(data) else "not_an_image"
         return Drop(code, f"{type(error).__name__}: {error}"[:200])
-    clean = Image.new("RGB", rgb.size)
-    clean.paste(rgb)
-    return clean
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info = {}
+    return upright
 
 
+@lru_cache(maxsize=32)
 def is_srgb(profile: bytes | None) -> bool:
     """True if there is no colour profile or the profile calls itself sRGB."""
     if not profile:
@@ -141,6 +162,16 @@ def is_srgb(profile: bytes | None) -> bool:
     except (ImageCms.PyCMSError, OSError, ValueError):
         return False
     return "srgb" in name.lower()
+
+
+def _pixels(image: Image.Image, data: bytes, min_side_px: int | None) -> Image.Image:
+    """The opened picture's pixels; libjpeg alone is asked first, since it can decode to a smaller scale."""
+    if image.format == "JPEG" and image.mode == "RGB":
+        fast = decode_jpeg(data, min_side_px)
+        if fast is not None:
+            return fast
+    image.load()
+    return image
 
 
 def _oversized(width: int, height: int, max_pixels: int) -> Drop:
@@ -178,7 +209,8 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         converted = _through_profile(image, profile or b"")
         if converted is not None:
             return converted
-    return image.convert("RGB")
+    is_plain = type(image) is Image.Image and image.mode == "RGB"  # an opened file carries its metadata along
+    return image if is_plain else image.convert("RGB")
 
 
 def _through_profile(image: Image.Image, profile: bytes) -> Image.Image | None:

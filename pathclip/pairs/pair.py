@@ -50,7 +50,7 @@ class Pair:
         image_path: The picture's file, relative to its media folder.
         image_root: Which media folder of the run.
         image_sha256: Of the file's bytes when it was looked at.
-        phash: 16 hexadecimal digits (phash_v1), or None for a picture without structure.
+        phash: 16 hexadecimal digits (phash_v2), or None for a picture without structure.
         hashtag: The one hashtag the pair is counted under, or None.
         scores: Named figures of the picture and text filters.
         split: train, val or test.

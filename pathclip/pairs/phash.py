@@ -1,4 +1,4 @@
-"""phash_v1: the one perceptual hash of the project, 64 bits, and the search for near neighbours by it."""
+"""phash_v2: the one perceptual hash of the project, 64 bits, and the search for near neighbours by it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from PIL import Image
 
 __all__ = ["VERSION", "near_pairs", "phash"]
 
-VERSION = "phash_v1"
+VERSION = "phash_v2"
 SIDE = 32
 LOW = 8
 MIN_CONTRAST = 2.0
+REDUCING_GAP = 4.0  # whole blocks are averaged first where more than 4 x 32 pixels stay a side
 MAX_COMPARED = 1 << 20  # distances held at a time
 _N = np.arange(SIDE)
 _DCT = np.cos(np.pi * (2 * _N[None, :] + 1) * _N[:, None] / (2 * SIDE))[:LOW]
@@ -22,8 +23,11 @@ _DCT = np.cos(np.pi * (2 * _N[None, :] + 1) * _N[:, None] / (2 * SIDE))[:LOW]
 def phash(image: Image.Image) -> str | None:
     """The picture's hash: luma, 32 x 32 by Lanczos, DCT-II, the 8 x 8 lowest terms against their median.
 
+    Before Lanczos whole blocks are averaged down to not less than 128 pixels a side, which is what phash_v2
+    changed: it moves two bits at most, where a term lies close to the median.
+
     Args:
-        image: Upright, any mode that Pillow turns to luma.
+        image: Upright, any mode that Pillow turns to luma. Datasets hold the hash of `small_picture`.
 
     Returns:
         16 hexadecimal digits, row by row, most significant bit first; None where the small picture has no
@@ -31,7 +35,7 @@ def phash(image: Image.Image) -> str | None:
 
     Source: the definition of imagehash 4.3 (``phash``), which a test compares with.
     """
-    luma = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    luma = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     pixels = np.asarray(luma, dtype=np.float64)
     if pixels.std() < MIN_CONTRAST:
         return None

@@ -158,6 +158,20 @@ def test_a_claim_has_one_owner_and_outlives_no_dead_process(tmp_path: Path) -> N
     assert path.exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="zombies are told by /proc")
+def test_the_claim_of_a_killed_process_that_nobody_reaped_is_stale(tmp_path: Path) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    path = tmp_path / "lock"
+    path.write_text(f"{sleeper.pid} {files.socket.gethostname()}\n")
+    with files.claim(path) as owned:
+        assert not owned
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # dead, and left unreaped
+    with files.claim(path) as owned:
+        assert owned
+    sleeper.wait()
+
+
 def double(x: int) -> int:
     return 2 * x
 

@@ -101,7 +101,6 @@ def test_a_worker_process_gives_what_this_one_gives(slide: Path, model: Path, tm
         (["--mask", "none.png"], "mask none.png does not exist"),
         (["--mpp", "0.1"], "--allow-upsample"),
         (["--tile-px", "4000"], "smaller than one tile of 4000 px"),
-        (["--engine", "ray"], "engine 'ray' is not available yet"),
         (["--features", "none.h5"], "has no features file of its name"),
     ],
 )

@@ -1,0 +1,305 @@
+"""Fetch the pictures that posts name and no folder holds: off unless asked, guarded, each once.
+
+Files lie in ``private/media`` under the SHA-256 of their bytes; a ledger says what became of every URL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from pydantic import Field
+
+from pathclip.core.config import Config
+from pathclip.core.extras import require
+from pathclip.core.files import atomic_write
+from pathclip.core.progress import track
+from pathclip.ingest.guard import BlockedError, Resolve, Target, check, resolve
+
+__all__ = ["DownloadConfig", "Fetched", "Ledger", "copy_store", "download"]
+
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+GONE = frozenset({404, 410, 451})
+MAX_REDIRECTS = 3
+MAX_WAIT_S = 300.0
+LEDGER = "ledger.jsonl"
+AGENT = "pathclip (research; https://pypi.org/project/pathclip)"
+
+
+class DownloadConfig(Config):
+    """Fetching of pictures that are not at hand. The platform's terms bind whoever switches it on."""
+
+    enabled: bool = Field(False, description="fetch pictures that posts name and no media folder holds")
+    hosts: tuple[str, ...] = Field(
+        ("pbs.twimg.com",), description="allowed hosts; *.example.org allows all below"
+    )
+    max_bytes: int = Field(25_000_000, ge=1, description="a larger file is given up while it comes")
+    timeout_s: float = Field(20.0, gt=0, description="without a byte")
+    tries: int = Field(4, ge=1, description="attempts in all, for errors that pass")
+    per_second: float = Field(10.0, gt=0, description="requests, over all connections")
+    connections: int = Field(4, ge=1, description="at once")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What became of one URL.
+
+    Attributes:
+        state: ``ok``, ``gone``, ``blocked``, ``oversized``, ``no_picture``, or ``failed`` (that may pass).
+        sha256: Of the bytes, where they came.
+        detail: The reason, otherwise.
+    """
+
+    state: str
+    sha256: str | None = None
+    detail: str = ""
+
+
+class Ledger:
+    """What became of every URL, across runs; the last line of a URL counts.
+
+    URLs stand in it as hashes, so that nothing of a post that was taken down is left in it.
+
+    Args:
+        store: The folder of the files.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self._rows: dict[str, Fetched] = {}
+        self._lock = threading.Lock()
+        for line in self._lines():
+            try:
+                row = json.loads(line)
+                url = row.pop("url")
+                self._rows[url] = Fetched(**row)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue  # a line torn by a kill: the URL is asked again
+
+    def get(self, url: str) -> Fetched | None:
+        """What is known of a URL; a file that is no longer there is not."""
+        found = self._rows.get(_name(url))
+        if found is not None and found.state == "ok" and not (self.store / self.file(found)).is_file():
+            return None
+        return found
+
+    @staticmethod
+    def file(fetched: Fetched) -> str:
+        """The file's path in the store."""
+        assert fetched.sha256 is not None
+        return f"{fetched.sha256[:2]}/{fetched.sha256}"
+
+    def add(self, url: str, fetched: Fetched, data: bytes | None = None) -> None:
+        """Keep the bytes, then the line that vouches for them."""
+        if data is not None:
+            path = self.store / self.file(fetched)
+            if not path.is_file():
+                with atomic_write(path) as handle:
+                    handle.write(data)
+        with self._lock:
+            self._rows[_name(url)] = fetched
+            self.store.mkdir(parents=True, exist_ok=True)
+            with open(self.store / LEDGER, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps({"url": _name(url), **asdict(fetched)}) + "\n")
+                handle.flush()
+                os.fsync(handle.fileno())
+
+    def _lines(self) -> list[str]:
+        path = self.store / LEDGER
+        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+
+
+def copy_store(store: Path, to: Path) -> None:
+    """The same store again: a ledger of its own, the pictures as links to the same bytes."""
+
+    def copy(source: str, target: str) -> None:
+        if Path(source).name == LEDGER:
+            shutil.copy2(source, target)
+        else:
+            os.link(source, target)
+
+    shutil.copytree(store, to, copy_function=copy)
+
+
+def download(
+    urls: Iterable[str],
+    store: Path,
+    config: DownloadConfig,
+    *,
+    retry_failed: bool = False,
+    transport: Any = None,
+    resolver: Resolve = resolve,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Ledger:
+    """Fetch what the ledger does not know yet.
+
+    Args:
+        urls: Of pictures.
+        store: ``private/media``.
+        config: Hosts, limits, pace.
+        retry_failed: Ask again for those whose failure may have passed.
+        transport: An ``httpx`` transport, for tests.
+        resolver: Host to addresses.
+        sleep: Waits.
+
+    Raises:
+        UserError: If httpx is not installed.
+    """
+    httpx = require("httpx", extra="download", why="downloading pictures (download.enabled)")
+    ledger = Ledger(store)
+    wanted = [url for url in sorted(set(urls)) if _is_open(ledger.get(url), retry_failed)]
+    if not wanted:
+        return ledger
+    pace = _Pace(config.per_second, sleep)
+    with closing(httpx.Client(transport=transport, timeout=config.timeout_s, trust_env=False)) as client:
+
+        def one(url: str) -> None:
+            ledger.add(url, *_fetch(client, url, config, pace, resolver, sleep))
+
+        with ThreadPoolExecutor(config.connections) as pool:
+            for _ in track(pool.map(one, wanted), "downloads", len(wanted)):
+                pass
+    return ledger
+
+
+def _is_open(known: Fetched | None, retry_failed: bool) -> bool:
+    return known is None or (retry_failed and known.state == "failed")
+
+
+def _fetch(
+    client: Any,
+    url: str,
+    config: DownloadConfig,
+    pace: _Pace,
+    resolver: Resolve,
+    sleep: Callable[[float], None],
+) -> tuple[Fetched, bytes | None]:
+    """One URL with its redirects and repeated attempts."""
+    import httpx
+
+    trouble = ""
+    for attempt in range(config.tries):
+        wait = _backoff(attempt)
+        try:
+            answer = _attempt(client, url, config, pace, resolver)
+        except BlockedError as error:
+            return Fetched("blocked", detail=str(error)), None
+        except httpx.HTTPError as error:
+            trouble = f"{type(error).__name__}: {error}"
+        else:
+            if isinstance(answer, tuple):
+                return answer
+            trouble, asked = answer.trouble, answer.wait_s
+            wait = max(wait, asked) if asked is not None else wait
+            if wait > MAX_WAIT_S:
+                break
+        if attempt + 1 < config.tries:
+            sleep(wait)
+    return Fetched("failed", detail=trouble[:200]), None
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """An answer that may be better next time."""
+
+    trouble: str
+    wait_s: float | None
+
+
+def _attempt(
+    client: Any, url: str, config: DownloadConfig, pace: _Pace, resolver: Resolve
+) -> tuple[Fetched, bytes | None] | _Again:
+    for _ in range(MAX_REDIRECTS + 1):
+        target = check(url, config.hosts, resolver)
+        pace.wait()
+        with _open(client, target) as response:
+            if response.is_redirect:
+                url = urljoin(url, response.headers.get("location", ""))
+                continue
+            status = response.status_code
+            if status in RETRIED:
+                return _Again(f"HTTP {status}", _retry_after(response.headers.get("retry-after")))
+            if status != 200:
+                return Fetched("gone" if status in GONE else "blocked", detail=f"HTTP {status}"), None
+            return _body(response, config)
+    raise BlockedError(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _open(client: Any, target: Target) -> Any:
+    """A stream from the address that was checked, under the host's own name and certificate."""
+    import httpx
+
+    checked = httpx.URL(target.url)
+    return client.stream(
+        "GET",
+        checked.copy_with(host=target.address),
+        headers={"Host": target.host, "User-Agent": AGENT, "Accept": "image/*"},
+        extensions={"sni_hostname": target.host},
+        follow_redirects=False,
+    )
+
+
+def _body(response: Any, config: DownloadConfig) -> tuple[Fetched, bytes | None]:
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not kind.startswith("image/"):
+        return Fetched("no_picture", detail=f"content type {kind or 'missing'}"), None
+    too_large = Fetched("oversized", detail=f"more than {config.max_bytes} bytes")
+    stated = response.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > config.max_bytes:
+        return too_large, None
+    data = bytearray()
+    for piece in response.iter_bytes(1 << 16):
+        data += piece
+        if len(data) > config.max_bytes:
+            return too_large, None
+    return Fetched("ok", sha256=hashlib.sha256(data).hexdigest()), bytes(data)
+
+
+class _Pace:
+    """At most so many requests a second, over all threads."""
+
+    def __init__(self, per_second: float, sleep: Callable[[float], None]) -> None:
+        self._gap, self._sleep = 1 / per_second, sleep
+        self._next, self._lock = 0.0, threading.Lock()
+
+    def wait(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._next)
+            self._next = start + self._gap
+        if start > now:
+            self._sleep(start - now)
+
+
+def _backoff(attempt: int) -> float:
+    """Full jitter below 1, 2, 4, ... seconds."""
+    return random.uniform(0, 2.0**attempt)
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds that a server asked to wait, given in seconds or as a date."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _name(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:32]

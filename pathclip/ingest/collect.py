@@ -20,7 +20,7 @@ from pathclip.ingest.ahead import Stored, ahead_folder, write_ahead
 from pathclip.ingest.config import CollectConfig, IngestConfig
 from pathclip.ingest.media import MediaFolders, Place, safe_path
 from pathclip.ingest.privacy import without_names
-from pathclip.ingest.tables import items_to_tables, read_rows, rows_to_tweets, write_rows
+from pathclip.ingest.tables import read_rows, rows_to_tweets, write_rows, writing_items
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.pairs import (
     LOOK_SIDE_PX,
@@ -240,16 +240,13 @@ def _all_chunks(sources: Iterable[Path]) -> Iterator[Chunk]:
 def _read_chunk(task: ReadTask) -> None:
     """Write the chunk's posts, rows and faults, and last of all how many lines it had."""
     last, lines = None, 0
-    items = []
     known = read_media_table(task.media_table) if task.media_table else {}
-    for number, item in read(task.chunk):
-        lines += number != last
-        last = number
-        item = described(item, known) if known and isinstance(item, Tweet) else item
-        items.append(task.gone.obey(without_names(item)))
-    for table, rows in items_to_tables(items).items():
-        if rows:
-            write_rows(task.parts / f"{table}-{task.number:05d}.parquet", table, rows)
+    with writing_items(task.parts, task.number) as write:
+        for number, item in read(task.chunk):
+            lines += number != last
+            last = number
+            item = described(item, known) if known and isinstance(item, Tweet) else item
+            write(task.gone.obey(without_names(item)))
     with atomic_write(_lines_file(task), "w") as handle:
         handle.write(str(lines))
 

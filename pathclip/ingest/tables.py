@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from pathclip.core.errors import FaultError
 from pathclip.core.files import atomic_path
 from pathclip.tweets import Fault, Media, Row, Tweet
 
-__all__ = ["SCHEMAS", "items_to_tables", "read_rows", "rows_to_tweets", "write_rows"]
+__all__ = ["SCHEMAS", "items_to_tables", "read_rows", "rows_to_tweets", "write_rows", "writing_items"]
 
+GROUP_ROWS = 20_000
 _TEXT, _INT, _BOOL = pa.string(), pa.int64(), pa.bool_()
 _TEXTS = pa.list_(_TEXT)
 _MEDIA = pa.list_(pa.struct([(f.name, _TEXT) for f in fields(Media)]))
@@ -101,6 +103,35 @@ def write_rows(path: Path, table: str, rows: Iterable[Mapping[str, Any]]) -> int
     with atomic_path(path) as temporary:
         pq.write_table(data, temporary, compression="zstd")
     return data.num_rows
+
+
+@contextmanager
+def writing_items(parts: Path, number: int) -> Iterator[Callable[[Tweet | Row | Fault], None]]:
+    """Take items one by one and write the parts ``posts|rows|faults-NNNNN.parquet`` in groups of rows.
+
+    However much a chunk holds, no more than a group stays in memory. Files appear at the end, or not at all.
+    """
+    with ExitStack() as stack:
+        writers: dict[str, pq.ParquetWriter] = {}
+        held: list[Tweet | Row | Fault] = []
+
+        def flush() -> None:
+            for table, rows in items_to_tables(held).items():
+                if rows and table not in writers:
+                    temporary = stack.enter_context(atomic_path(parts / f"{table}-{number:05d}.parquet"))
+                    writer = pq.ParquetWriter(temporary, SCHEMAS[table], compression="zstd")
+                    writers[table] = stack.enter_context(writer)
+                if rows:
+                    writers[table].write_table(pa.Table.from_pylist(rows, schema=SCHEMAS[table]))
+            held.clear()
+
+        def take(item: Tweet | Row | Fault) -> None:
+            held.append(item)
+            if len(held) >= GROUP_ROWS:
+                flush()
+
+        yield take
+        flush()
 
 
 def read_rows(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator[dict[str, Any]]:

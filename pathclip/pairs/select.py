@@ -74,6 +74,8 @@ def _language(tweet: Tweet, config: LanguageConfig) -> Drop | None:
     if known and (tweet.lang or "").lower().partition("-")[0] not in config.languages:
         return Drop("language", f"the platform says {tweet.lang}")
     text = clean(tweet.text, hashtags="strip")
+    if latin_share(text) == 0 < config.min_latin_share and num_letters(text) > 2:
+        return Drop("language", "no Latin letters")
     if num_letters(text) < config.min_letters:
         return None if known or config.unknown == "keep" else Drop("language", "too short to tell")
     share = latin_share(text)

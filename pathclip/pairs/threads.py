@@ -46,6 +46,7 @@ class Threads:
         self._posts = posts
         self._newest = newest or {}
         self._root: dict[str, str] = {}
+        self._known_above: dict[str, tuple[str | None, bool]] = {}
         for post in posts.values():
             if post.conversation_id:
                 self._join(post.id, f"c:{post.conversation_id}")
@@ -68,22 +69,43 @@ class Threads:
         The nearest post with pictures up the chain of replies; where the chain is broken, the conversation's
         first post, or the only one in the thread that has pictures. A post does not speak of its own.
         """
-        seen = {reply.id}
-        parent = self._id(reply.in_reply_to_id)
-        while parent is not None and parent in self._posts and parent not in seen:
-            seen.add(parent)
-            if self._holds(parent):
-                return parent
-            parent = self._id(self._posts[parent].in_reply_to_id)
+        above, is_lost = self._above(reply)
+        if above is not None and above != reply.id:
+            return above
         first = self._id(reply.conversation_id)
         answers = reply.in_reply_to_id is not None or first not in (None, reply.id)
-        is_broken = answers and parent not in seen and (parent is not None or len(seen) == 1)
+        is_broken = answers and (is_lost or reply.in_reply_to_id is None)
         if not is_broken:
             return None
         if first is not None and self._holds(first):
             return first
         holders = [i for i in self._holders.get(self._find(reply.id), ()) if i != reply.id]
         return holders[0] if len(holders) == 1 else None
+
+    def _above(self, reply: Tweet) -> tuple[str | None, bool]:
+        """The nearest post with pictures up the chain, and whether the chain ends at a post that is not here.
+
+        What is found holds for every post on the way and is kept, so that long chains are walked once; a
+        circle without pictures ends in nothing.
+        """
+        way: dict[str, None] = {}
+        node = reply
+        found: tuple[str | None, bool] = (None, False)
+        while node.id not in way:
+            if node.id in self._known_above:
+                found = self._known_above[node.id]
+                break
+            way[node.id] = None
+            parent = self._id(node.in_reply_to_id)
+            if parent is None or parent not in self._posts:
+                found = (None, parent is not None)
+                break
+            if self._holds(parent):
+                found = (parent, False)
+                break
+            node = self._posts[parent]
+        self._known_above.update(dict.fromkeys(way, found))
+        return found
 
     def continues(self, reply: Tweet, target: str) -> bool:
         """True where a reply goes on from a post through none but posts of the same author."""

@@ -9,8 +9,9 @@ from typing import IO
 __all__ = ["TooLong", "elements"]
 
 PIECE_BYTES = 1 << 20
-TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{},]', re.DOTALL)
-STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# JSON strings hold no line break: where one comes before the closing quote, the quote is what is missing
+TOKEN = re.compile(rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"|["\[\]{},]')
+STRING_END = re.compile(rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+\\?["\n]')
 OPENING, CLOSING = b"[{", b"]}"
 
 
@@ -46,8 +47,8 @@ def elements(handle: IO[bytes], limit: int) -> Iterator[bytes | TooLong]:
     """The elements of a JSON list, or objects that follow each other, as they are written.
 
     They are told apart by brackets outside of strings and not parsed, so that one with a fault costs itself
-    and no other, unless its brackets or quotes do not match: then what follows may go with it. A list that is
-    cut off ends in an element that is cut off.
+    and no other, unless its brackets do not match, or a quote is missing in a list without line breaks: then
+    what follows may go with it. A list that is cut off ends in an element that is cut off.
 
     Args:
         handle: Where the first bracket is next, but for space.
@@ -64,8 +65,11 @@ def elements(handle: IO[bytes], limit: int) -> Iterator[bytes | TooLong]:
             in_string, position = False, end.end()
         for token in TOKEN.finditer(piece, position):
             sign = token.group()
-            if sign[:1] == b'"':
-                in_string = len(sign) == 1
+            if token.start() < position or len(sign) > 1:
+                continue
+            if sign == b'"':
+                position = piece.find(b"\n", token.end()) + 1
+                in_string = position == 0
                 if in_string:
                     break
                 continue

@@ -24,22 +24,38 @@ UNKNOWN = frozenset({"und", "qme", "qht", "qam", "qct", "qst", "qud", "zxx", "ar
 """The platform's codes for "no language": undetermined, only media, hashtags, mentions, links, too short."""
 
 MARKER = re.compile(r"\w*\d\w*|\b[A-Z]{2,}\b|\w+[+−]")
-WORD = re.compile(r"[^\W\d_]+")
+WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+NAMES = re.compile(r"\b[Vv]on (?=[A-Z])|\bdel\s*\(|\bvan der (?=[A-Z])")  # von Kossa, del(17p)
+GREEK_WORD = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]{3,}")
 _ENGLISH_WORDS = """
-the of and with in for from this that is are was were be been has have not no by on at as an it or to showing
-shows case cells which than these those can may my our we you his her
+the of and with in for from this that is are was were be been has have not no by on at as an it or to
+showing shows case cells cell which than these those can may my our we you his her skin breast lung liver
+kidney bone marrow brain thyroid bladder stomach node gland year old woman man female male stain staining
+high low power view nice great classic beautiful example mass type
 """
 _FOREIGN_WORDS = """
-el los las del una unos unas con para por que como pero este esta estos estas muy más también según
-caso paciente años mujer hombre lesión tejido hallazgos
-os uma com não são pela pelo dos das mais também quando lesão tecido
-il lo gli della delle degli nella questo questa sono anni donna uomo
-le les des une avec dans pour sur qui est sont cette chez cas
-der die das und ist mit ein eine einer eines nicht von bei auf zur zum auch fall jähriger
-het een van voor niet met zijn bij og och med som ikke inte för är
-ve bir bu ile için olan olgu olgusu olguda biyopsi biyopsisinde tanı nedir hasta kadın erkek
-jest nie się oraz przypadek yang dan dengan untuk pada của và
+el los las del una unos unas con por que como pero este esta estos estas muy más también según caso paciente
+años mujer hombre lesión tejido hallazgos biopsia piel nevo células celular hígado riñón pulmón ganglio
+moderadamente diferenciado pobremente infiltrante gástrica hermoso tumoral uma com não são pela pelo dos das
+mais também quando lesão tecido biópsia pele fígado pulmão invasivo lindo il lo gli della delle degli nella
+questo questa anni donna uomo cutanea cutaneo tiroide polmone fegato mammella bellissimo le les des une avec
+dans pour sur qui est sont cette chez cas peau sein foie poumon biopsie cutané cutanée carcinome carcinomes
+adénome mélanome lymphome canalaire der und ist mit ein eine einer eines nicht bei auf zur zum auch jähriger
+jährige von haut lunge niere leber magen darm lymphom melanom karzinom schöner het een voor niet zijn bij
+huid borst casus och som ikke inte för är huden hud ve bir bu ile için olan olgu olgusu olguda tanı nedir
+hasta hastası kadın erkek vaka deri mide pozitif negatif kronik aktif gastrit güzel yaş yaşında linfoma
+quiste ovario seroso tumeur cellule granulomes carcinom bazocelular basocelular adenom jest nie się oraz
+przypadek skóry skóra czerniak rak guz yang pada untuk kasus kulit payudara
 """
+_STEMS = """
+adenokar basalzell biyopsi tümör hücre böbre akciğer karaciğer müsinöz huidb carcinoom melanoom
+lymfoom schilddrüse pleomórf pléomorph
+"""
+FOREIGN_ENDINGS = ("ción", "ciones", "ção", "ções", "zione", "zioni", "ität", "keit")
+# no English word has these, and none but names and a few loans (naïve, café) have others with a mark
+STRANGE = re.compile(r"[ışŞğĞİčČžŽřŘůěőűłŁąężŻśŚćĆńășȘțȚ]|[Kk]ar[cszk]inom|[Cc]arcinoom|sinooma")
+MARKED = re.compile(r"(?![A-ZÀ-Þ])\w*[áíóúàèìòùâêîôûãõñ]\w*")
+FOREIGN_STEMS = tuple(_STEMS.split())
 ENGLISH = frozenset(_ENGLISH_WORDS.split())
 FOREIGN = frozenset(_FOREIGN_WORDS.split())  # neither English nor medical Latin
 
@@ -55,22 +71,39 @@ def num_letters(text: str) -> int:
 
 
 def latin_share(text: str) -> float:
-    """Share of Latin letters among the letters, 0 to 1; 1 where there are none. Greek counts (α, β)."""
+    """Share of Latin letters among the letters, 0 to 1; 1 where there are none.
+
+    Single Greek letters count (α-SMA, β2), Greek words do not.
+    """
     letters = [c for c in text if c.isalpha()]
     if not letters:
         return 1.0
-    return sum(_is_latin(c) for c in letters) / len(letters)
+    greek = sum(map(num_letters, GREEK_WORD.findall(text)))
+    return (sum(_is_latin(c) for c in letters) - greek) / len(letters)
 
 
 def sounds_foreign(text: str) -> bool:
-    """True where function words of another language written in Latin script outnumber the English ones.
+    """True where words of another language written in Latin script outnumber the English ones.
 
-    No trained table: a vote of short word lists, for posts whose language the platform does not tell.
+    No trained table: a vote of short lists of words, stems and endings, for posts whose language the platform
+    does not tell. Markers and abbreviations (IL-6, TIL) do not vote, nor do names (von Kossa) and del(17p).
     """
-    words = [word.lower() for word in WORD.findall(text)]
-    foreign = sum(word in FOREIGN for word in words)
-    english = sum(word in ENGLISH for word in words)
-    return foreign > english
+    text = NAMES.sub(" ", text)
+    text = text if text.isupper() else MARKER.sub(" ", text)
+    words = WORD.findall(text)
+    foreign = sum(map(_is_foreign, words))
+    return foreign > sum(word.lower() in ENGLISH for word in words)
+
+
+def _is_foreign(word: str) -> bool:
+    low = word.lower()
+    return (
+        low in FOREIGN
+        or low.startswith(FOREIGN_STEMS)
+        or low.endswith(FOREIGN_ENDINGS)
+        or STRANGE.search(word) is not None
+        or MARKED.fullmatch(word) is not None
+    )
 
 
 # without a closed list, Latin names of diseases are taken for Latin, Romanian or Esperanto

@@ -49,6 +49,8 @@ def open_source(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: If the file is missing or cannot be opened, or a damage was dealt with nowhere.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for ever
+        raise UserError(f"source {path} is no regular file; write it to one first")
     with ExitStack() as stack:
         try:
             handle, size = _opened(path, stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -123,7 +124,15 @@ def _foreign(head: bytes) -> str | None:
     for magic, name in FOREIGN:
         if head.startswith(magic):
             return name
-    return "binary data" if b"\0" in head[:1024] else None
+    return "binary data" if b"\0" in head[:1024] and not any(map(_is_object, head.splitlines())) else None
+
+
+def _is_object(line: bytes) -> bool:
+    """True for a whole JSON object: zeros before or after it are a fault of those lines."""
+    try:
+        return line.lstrip()[:1] == b"{" and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _table_names(line: bytes) -> set[str] | None:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from looking import codes, kept, provenance, rejects, samples, shard_bytes
 from PIL import Image
@@ -397,6 +398,15 @@ def test_sources_may_be_mixed_and_repeated(dump, tmp_path):
     assert {c["source"] for r in samples(tmp_path / "out") for c in r["captions"]} == {"tweet", "table"}
 
 
+def test_parts_written_in_groups_of_rows_hold_the_same(synthetic_dump, tmp_path, key_file, monkeypatch):
+    run(synthetic_dump, tmp_path / "one", key_file=key_file)
+    monkeypatch.setattr("pathclip.ingest.tables.GROUP_ROWS", 3)
+    run(synthetic_dump, tmp_path / "many", key_file=key_file)
+    assert shard_bytes(tmp_path / "one") == shard_bytes(tmp_path / "many")
+    first, *_ = (tmp_path / "many" / "private" / "parts").glob("posts-*.parquet")
+    assert pq.ParquetFile(first).num_row_groups > 10
+
+
 def test_a_dump_given_again_packed_changes_no_sample(dump, tmp_path, key_file):
     dump.picture("a.jpg", 1)
     dump.post("1", "Melanoma of the skin", "a")
@@ -405,8 +415,15 @@ def test_a_dump_given_again_packed_changes_no_sample(dump, tmp_path, key_file):
     packed.write_bytes(gzip.compress(dump.tweets.read_bytes()))
     zipped = Path(shutil.make_archive(str(dump.folder / "zipped"), "zip", dump.folder, "tweets.jsonl"))
     run(dump, tmp_path / "one", key_file=key_file)
-    sources = (dump.tweets, packed, zipped)
-    report = ingest(IngestConfig(sources=sources, media=dump.media, out=tmp_path / "many", key_file=key_file))
+    config = IngestConfig(
+        sources=(dump.tweets, packed, zipped),
+        media=dump.media,
+        out=tmp_path / "many",
+        key_file=key_file,
+        engine="processes",
+        workers=2,
+    )
+    report = ingest(config)
     assert samples(tmp_path / "one") == samples(tmp_path / "many")
     assert (report.data["posts"], report.data["repeated"]) == (1, 2)
     assert list(codes(tmp_path / "many").values()) == ["unknown_shape"] * 3

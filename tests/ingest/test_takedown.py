@@ -125,7 +125,7 @@ def write_events(path: Path, posts: list[str], authors: list[str]) -> Path:
 
 
 def _leaves_no_trace(dump_file: Path, media: Path, tmp_path: Path, num_posts: int) -> None:
-    config = IngestConfig(sources=(dump_file,), media=media, out=tmp_path / "d", pack={"shard_samples": 10})
+    config = IngestConfig(sources=(dump_file,), media=media, out=tmp_path / "d", pack={"shard_samples": 4})
     ingest(config)
     untouched_media = {p: sha256_file(p) for p in media.iterdir()}
     posts, authors = wanted_of(dump_file, num_posts, 3)

@@ -260,6 +260,16 @@ def test_every_line_without_a_post_is_a_fault_that_names_its_place(tmp_path):
     assert isinstance(found[-1], Tweet)
 
 
+def test_events_of_compliance_streams_are_told_from_posts(tmp_path):
+    events = [
+        {"data": {"delete": {"tweet": {"id": "1", "author_id": "7"}, "event_at": "x"}}},
+        {"data": {"user_suspend": {"user": {"id": "7"}, "event_at": "x"}}},
+        {"data": {"tweet_edit": {"tweet": {"id": "1"}, "initial_tweet_id": "1"}}},
+        {"user_withheld": {"id": 7, "withheld_in_countries": ["DE"]}},
+    ]
+    assert [f.code for f in items(lines(tmp_path / "a.jsonl", *events))] == ["compliance_event"] * 4
+
+
 def test_bad_bytes_and_deep_nesting_do_not_stop_the_reader(tmp_path):
     path = tmp_path / "a.jsonl"
     good = json.dumps(post("1")).encode()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,9 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pathclip.core.errors import UserError
 from pathclip.tweets import Fault, Tweet, archive_media, chunks, packed, read, readers, sniff
+from pathclip.tweets.elements import elements
 
 
 def items(path: Path, **options: Any) -> list[Any]:
@@ -160,6 +165,38 @@ def test_invalid_utf8_costs_one_element_line_or_row(tmp_path):
         assert "not UTF-8" in found[1].detail
 
 
+@pytest.mark.parametrize("piece", [1, 5, 1 << 20])
+def test_a_missing_quote_costs_one_element_where_lines_are_broken(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr("pathclip.tweets.elements.PIECE_BYTES", piece)
+    whole = json.dumps([post(n, note='a "quoted" [word] \\') for n in (1, 2, 3)], indent=1)
+    for broken in (
+        whole.replace('"Melanoma 2",', '"Melanoma 2,'),
+        whole.replace('"Melanoma 2",', 'Melanoma 2",'),
+    ):
+        (tmp_path / "a.json").write_text(broken)
+        found = items(tmp_path / "a.json")
+        assert [getattr(i, "code", None) for i in found] == [None, "parse_error", None]
+        assert [i.source for i in found] == ["a.json:1", "a.json:2", "a.json:3"]
+
+
+TEXTS = st.text(alphabet='ab"\\[]{},\n é', max_size=8)
+VALUES = st.recursive(
+    TEXTS | st.none(), lambda v: st.lists(v, max_size=3) | st.dictionaries(TEXTS, v, max_size=3)
+)
+
+
+@given(
+    st.lists(st.dictionaries(TEXTS, VALUES, max_size=3), max_size=4),
+    st.sampled_from([None, 1]),
+    st.integers(1, 9),
+)
+def test_a_list_is_cut_where_a_parser_would_cut_it(records, indent, piece):
+    data = io.BytesIO(json.dumps(records, indent=indent, ensure_ascii=False).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pathclip.tweets.elements.PIECE_BYTES", piece)
+        assert [json.loads(element) for element in elements(data, 1 << 20)] == records
+
+
 def test_a_list_that_is_cut_off_says_so(tmp_path):
     (tmp_path / "a.json").write_text('[{"id": "1", "text": "a"}, {"id": "2", "te')
     first, cut = items(tmp_path / "a.json")
@@ -170,6 +207,19 @@ def test_json_printed_over_many_lines_is_read(tmp_path):
     text = "\n".join(json.dumps(p, indent=2) for p in ({"data": [post(1), post(2)]}, post(3)))
     (tmp_path / "a.json").write_text(text)
     assert [t.id for t in items(tmp_path / "a.json")] == ["1", "2", "3"]
+
+
+def test_zeros_in_a_line_are_that_lines_fault(tmp_path):
+    path = tmp_path / "a.jsonl"
+    good = json.dumps(post(1)).encode()
+    path.write_bytes(b"\0" * 50 + b"\n" + good + b"\n\xff\0\n" + good)
+    assert [getattr(i, "code", None) for i in items(path)] == ["parse_error", None, "parse_error", None]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is no regular file"):
+        sniff(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("first", ['[{"id": "0", "te', "{", "[", "[1, 2"])

@@ -168,6 +168,62 @@ def test_function_words_tell_other_languages(text, foreign):
     assert sounds_foreign(text) is foreign
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Kolon adenokarsinomu, müsinöz tip",
+        "Böbrekte onkositom",
+        "Over seröz karsinomu",
+        "Carcinoma ductal invasivo da mama",
+        "Lesión melanocítica atípica en espalda",
+        "Carcinoma papillifero della tiroide",
+        "Adénome pléomorphe de la parotide",
+        "Schilddrüsenkarzinom, papillär",
+        "Niercelcarcinoom",
+        "Bazální karcinom kůže",
+        "Rak piersi, przewodowy",
+        "Kanker payudara invasif",
+        "MELANOMA DE LA PIEL",
+    ],
+)
+def test_short_titles_in_other_languages_are_known(text):
+    assert sounds_foreign(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CLL, del(17p)",
+        "IL-6 and IL 17 in psoriasis",
+        "von Kossa stain",
+        "Von Brunn nests, bladder",
+        "External os of the cervix",
+        "Para-aortic lymph node",
+        "Hürthle cell neoplasm",
+        "Ménétrier disease",
+        "Café-au-lait macule",
+        "Mycosis fungoides",
+        "Linitis plastica",
+        "Carcinoma ex pleomorphic adenoma",
+        "Nevus of Ota",
+        "Tinea versicolor",
+        "TIL in melanoma",
+        "Fall colors under the microscope",
+        "Beau lines",
+        "Eosinophilic rim",
+        "Cute granuloma",
+        "Gravida 2, para 1",
+    ],
+)
+def test_names_markers_and_medical_latin_are_not_foreign(text):
+    assert not sounds_foreign(text)
+
+
+def test_greek_letters_are_latin_and_greek_words_are_not():
+    assert latin_share("α-SMA and β2") == 1.0
+    assert latin_share("Μελάνωμα δέρματος") == 0.0
+
+
 def test_the_platforms_word_for_no_language_is_not_one():
     assert [is_language_known(code) for code in ("en", "tr", "und", "qme", "qht", "zxx", None)] == [
         True,

@@ -66,7 +66,11 @@ def ingest(
         typer.Option(help="File whose bytes are the key of the ids. By default OUT/private/key, made once."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Repeat failed downloads (there are none yet: refused).")
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Look again at pictures that were missing or unreadable, and redo the rest.",
+        ),
     ] = False,
     force_new: Annotated[
         bool, typer.Option("--force-new", help="Start over where OUT was made from other input.")
@@ -84,16 +88,10 @@ def ingest(
     Example: pathclip ingest tweets.jsonl --media media --out dataset
     """
     from pathclip.core.config import load_config
-    from pathclip.core.errors import UserError
     from pathclip.ingest import IngestConfig
     from pathclip.ingest import ingest as run
     from pathclip.ingest import preset as settings_of
 
-    if retry_failed:
-        raise UserError(
-            "--retry-failed repeats failed downloads, and this version downloads nothing; to look again for "
-            "files that were missing, use --force-new"
-        )
     given = {"media": media, "key_file": key_file, "engine": engine and engine.value, "workers": workers}
     settings = load_config(
         IngestConfig,
@@ -104,6 +102,7 @@ def ingest(
         sources=tuple(sources),
         out=out,
         force_new=force_new,
+        retry_failed=retry_failed,
         dry_run=dry_run,
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -48,6 +48,7 @@ class Code(StrEnum):
     IMAGE_TRUNCATED = "image_truncated"
     IMAGE_OVERSIZED = "image_oversized"
     IMAGE_ANIMATED = "image_animated"
+    IMAGE_POISON = "image_poison"
     IMAGE_TINY = "image_tiny"
     IMAGE_ASPECT = "image_aspect"
     NOT_MICROGRAPH = "not_micrograph"
@@ -95,6 +96,7 @@ STAGES = {
         "image_truncated",
         "image_oversized",
         "image_animated",
+        "image_poison",
         "image_tiny",
         "image_aspect",
         "not_micrograph",
@@ -140,6 +142,7 @@ MEANING = {
     Code.IMAGE_TRUNCATED: "the picture is cut or damaged",
     Code.IMAGE_OVERSIZED: "too many pixels or bytes; refused before decoding",
     Code.IMAGE_ANIMATED: "several frames or pages",
+    Code.IMAGE_POISON: "the process that looked at the picture died, twice (crash or out of memory)",
     Code.IMAGE_TINY: "short side below image.min_side_px",
     Code.IMAGE_ASPECT: "longer than image.max_aspect times its short side",
     Code.NOT_MICROGRAPH: "surely a chart, a page of text or a blank (filter.pictures)",

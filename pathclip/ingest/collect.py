@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from pathclip.core import engine
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
-from pathclip.ingest.ahead import Stored, ahead_folder, write_ahead
-from pathclip.ingest.config import CollectConfig, IngestConfig
-from pathclip.ingest.media import MediaFolders, Place, safe_path
+from pathclip.ingest.ahead import ahead_folder
+from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.look import LookTask, look_apart, look_at_many, picture_file
+from pathclip.ingest.media import MediaFolders, Place
 from pathclip.ingest.privacy import without_names
-from pathclip.ingest.tables import read_rows, rows_to_tweets, write_rows, writing_items
+from pathclip.ingest.retry import forget_known, known_pictures
+from pathclip.ingest.tables import read_rows, rows_to_tweets, writing_items
 from pathclip.ingest.tombstones import Tombstones
-from pathclip.pairs import (
-    LOOK_SIDE_PX,
-    Drop,
-    PackConfig,
-    decode,
-    passed_through,
-    phash,
-    read_header,
-    score,
-    small_picture,
-    stored_jpeg,
-)
+from pathclip.pairs import Drop
 from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
 from pathclip.tweets.media_table import described, read_media_table
-from pathclip.tweets.packed import ZippedFile, is_zip
+from pathclip.tweets.packed import is_zip
 
-__all__ = ["Collected", "collect", "look_at", "media_roots"]
+__all__ = ["Collected", "collect", "media_roots"]
 
 PICTURES_PER_TASK = 64
-ANY_SIDE_PX = 1  # the least decoding that tells whether a picture is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +73,6 @@ class ReadTask:
     media_table: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LookTask:
-    """Some pictures and where their part goes; those of ``likely`` are also stored ahead in ``ahead``."""
-
-    number: int
-    places: tuple[Place, ...]
-    roots: tuple[Path, ...]
-    parts: Path
-    config: CollectConfig
-    pack: PackConfig
-    ahead: Path
-    likely: frozenset[Place]
-
-
 def collect(
     config: IngestConfig,
     parts: Path,
@@ -141,13 +111,16 @@ def collect(
     if fetch is not None:
         fetch(collected)
     look_tasks = list(_look_tasks(config, collected))
-    todo_looks = [task for task in look_tasks if not _picture_file(task).is_file()]
+    todo_looks = [task for task in look_tasks if not picture_file(task).is_file()]
     if likely is not None and todo_looks:
         wanted = likely(collected)
         todo_looks = [replace(task, likely=wanted.intersection(task.places)) for task in todo_looks]
-    looks = engine.map(_look_at_many, todo_looks, **config.engine_for(todo_looks))
+    looks = engine.map(
+        look_at_many, todo_looks, on_lost=look_apart, **config.engine_for(todo_looks, apart=True)
+    )
     for _ in track(looks, "batches of pictures", len(todo_looks)):
         pass
+    forget_known(parts)
     return collected
 
 
@@ -161,56 +134,6 @@ def media_roots(config: IngestConfig) -> list[Path]:
     return roots
 
 
-def look_at(
-    path: Path | ZippedFile, config: CollectConfig, pack: PackConfig | None = None
-) -> tuple[dict[str, Any], Stored | None]:
-    """Columns of ``pictures`` for one file, size judged before pixels; and the picture as it shall be stored.
-
-    Args:
-        path: The file.
-        config: What is too large to be looked at.
-        pack: How pictures are stored; None where it need not be stored ahead.
-    """
-    try:
-        size = path.stat().st_size
-        if size > config.max_bytes:
-            drop = Drop("image_oversized", f"{size} bytes; at most {config.max_bytes}")
-            return _rejected(drop, bytes=size), None
-        data = path.read_bytes()
-    except OSError as error:
-        return _rejected(Drop("image_unreadable", error.strerror or str(error))), None
-    header = read_header(data, max_pixels=config.max_pixels)
-    if isinstance(header, Drop):
-        return _rejected(header, bytes=size), None
-    known = {
-        "bytes": size,
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "format": header.format,
-        "width": header.width,
-        "height": header.height,
-    }
-    if header.is_animated:
-        return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known), None
-    stored = passed_through(data, pack) if pack is not None else None
-    is_used = config.phash or config.scores or (pack is not None and stored is None)
-    image = decode(data, min_side_px=LOOK_SIDE_PX if is_used else ANY_SIDE_PX, header=header)
-    if isinstance(image, Drop):
-        return _rejected(image, **known), None
-    columns = {**known, "code": None, "detail": None, **_looks(image, config)}
-    return columns, stored_jpeg(data, pack, image) if pack is not None and stored is None else stored
-
-
-def _looks(image: Image.Image, config: CollectConfig) -> dict[str, Any]:
-    """Columns made of the small picture, at most ``LOOK_SIDE_PX`` a side."""
-    if not (config.phash or config.scores):
-        return {"phash": None, "scores": None}
-    small = small_picture(image)
-    return {
-        "phash": phash(small) if config.phash else None,
-        "scores": json.dumps(score(small)) if config.scores else None,
-    }
-
-
 def _with_folders(config: IngestConfig, tasks: list[ReadTask], parts: Path, lines: int) -> Collected:
     """Tables name files relative to ``--media``, or to their own folder where none is given."""
     roots = media_roots(config)
@@ -220,10 +143,6 @@ def _with_folders(config: IngestConfig, tasks: list[ReadTask], parts: Path, line
     beside = sorted({task.chunk.path.parent for task in tables})
     numbers = {task.number: len(roots) + beside.index(task.chunk.path.parent) for task in tables}
     return Collected(parts, MediaFolders(roots, beside), numbers, lines)
-
-
-def _rejected(drop: Drop, **known: Any) -> dict[str, Any]:
-    return {**known, "code": drop.code, "detail": drop.detail}
 
 
 def _all_chunks(sources: Iterable[Path]) -> Iterator[Chunk]:
@@ -257,8 +176,10 @@ def _lines_file(task: ReadTask) -> Path:
 
 def _look_tasks(config: IngestConfig, collected: Collected) -> Iterator[LookTask]:
     places = sorted(set(_places(collected)))
+    known = known_pictures(collected.parts)
     for number, start in enumerate(range(0, len(places), PICTURES_PER_TASK)):
         batch = tuple(places[start : start + PICTURES_PER_TASK])
+        seen = tuple(known[place] for place in batch if place in known)
         yield LookTask(
             number,
             batch,
@@ -268,6 +189,7 @@ def _look_tasks(config: IngestConfig, collected: Collected) -> Iterator[LookTask
             config.pack,
             ahead_folder(config, collected.parts),
             frozenset(),
+            seen,
         )
 
 
@@ -278,32 +200,3 @@ def _places(collected: Collected) -> Iterator[Place]:
             if not isinstance(place, Drop):
                 yield place
     yield from (place for _, place in collected.rows() if not isinstance(place, Drop))
-
-
-def _look_at_many(task: LookTask) -> None:
-    _keep_freed_memory()
-    rows = []
-    ahead: dict[str, Stored] = {}
-    for place in task.places:
-        path = safe_path(task.roots[place[0]], place[1])
-        pack = task.pack if place in task.likely else None
-        seen, stored = (_rejected(path), None) if isinstance(path, Drop) else look_at(path, task.config, pack)
-        rows.append({"root": place[0], "file": place[1], **seen})
-        if stored is not None:
-            ahead[seen["sha256"]] = stored
-    if ahead:
-        write_ahead(task.ahead, task.number, ahead)
-    write_rows(_picture_file(task), "pictures", rows)
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc hold up to twice this much for the next picture, instead of giving it back after each.
-
-    Its threshold follows the largest block that was freed; no page of this one is touched. Saves a twentieth
-    of the time. Source: mallopt(3), M_MMAP_THRESHOLD (at most 32 MiB) and M_TRIM_THRESHOLD.
-    """
-    np.empty(31 << 20, np.uint8)
-
-
-def _picture_file(task: LookTask) -> Path:
-    return task.parts / f"pictures-{task.number:05d}.parquet"

@@ -102,6 +102,9 @@ class IngestConfig(Config):
         "the shards twice",
     )
     force_new: bool = Field(default=False, description="start over where OUT was made from other input")
+    retry_failed: bool = Field(
+        default=False, description="look again at pictures that were missing or could not be read"
+    )
     dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
     collect: CollectConfig = Field(default_factory=CollectConfig)
     download: DownloadConfig = Field(default_factory=DownloadConfig)
@@ -135,16 +138,16 @@ class IngestConfig(Config):
             )
         return self
 
-    def engine_for(self, tasks: Sequence[Any]) -> dict[str, Any]:
-        """Arguments of `engine.map`: no processes for a single task, nor more than there are tasks."""
-        if len(tasks) < 2 and self.engine == "processes":
-            return {"engine": "serial"}
+    def engine_for(self, tasks: Sequence[Any], *, apart: bool = False) -> dict[str, Any]:
+        """Arguments of `engine.map`: no more processes than tasks, and none for a single task.
+
+        ``apart`` are tasks that may kill their process: even a single one gets its own.
+        """
         if self.engine == "ray":
             return {"engine": "ray", "workers": self.workers}  # by default as many as the cluster has
-        return {
-            "engine": self.engine,
-            "workers": min(self.workers or os.cpu_count() or 1, max(1, len(tasks))),
-        }
+        if len(tasks) < 2 and not (apart and tasks):
+            return {"engine": "serial"}
+        return {"engine": self.engine, "workers": min(self.workers or os.cpu_count() or 1, len(tasks))}
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of what decides each phase: its sections and the version of its code."""
@@ -172,6 +175,7 @@ class IngestConfig(Config):
             "workers",
             "ahead",
             "force_new",
+            "retry_failed",
             "dry_run",
         }
         return self.model_dump(mode="json", exclude=run)

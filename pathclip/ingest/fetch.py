@@ -27,7 +27,7 @@ def fetcher(config: IngestConfig, store: Path) -> Callable[[Collected], None]:
 
     def fetch(collected: Collected) -> None:
         urls = _missing(collected, config)
-        ledger = download(urls, store, config.download)
+        ledger = download(urls, store, config.download, retry_failed=config.retry_failed)
         collected.folders.add_store(store, {url: _outcome(ledger.get(url)) for url in urls})
 
     return fetch

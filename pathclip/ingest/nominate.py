@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathclip.ingest.candidates import Candidate
 from pathclip.ingest.collect import Collected
 from pathclip.ingest.config import IngestConfig
+from pathclip.ingest.rejects import Rejects
 from pathclip.ingest.selection import is_listed, listed_ids, without_posts
 from pathclip.ingest.tables import read_rows
+from pathclip.ingest.whole_threads import whole_threads
 from pathclip.pairs import (
     Caption,
     Drop,
@@ -29,10 +31,10 @@ __all__ = ["Nominated", "nominate"]
 
 
 class Nominated:
-    """All candidates in a fixed order, and what was counted on the way.
+    """The candidates that go on, in a fixed order, and what was counted on the way.
 
     Attributes:
-        candidates: Sorted by id; every post, row and fault stands behind at least one.
+        candidates: Sorted by id: all with a picture, and the replies that may caption one.
         posts: Posts, each counted once.
         repeated: Further records of posts already counted.
     """
@@ -44,15 +46,37 @@ class Nominated:
         self.repeated = repeated
 
 
-def nominate(collected: Collected, config: IngestConfig) -> Nominated:
-    """Make the candidates and give each its captions or the reason why it has none."""
-    source = (t for t in collected.posts() if config.collect.referenced or not t.is_referenced)
-    posts, newest, repeated = last_edits(source)
+def nominate(collected: Collected, config: IngestConfig, rejects: Rejects | None = None) -> Nominated:
+    """Make the candidates and give each its captions or the reason why it has none.
+
+    Every post, row and fault stands behind at least one. Those that end here for good, posts without pictures
+    above all, go to ``rejects`` at once, or nowhere: what is held grows with the pictures.
+    """
+    over = rejects.add if rejects is not None else _forget
+    for fault in _faults(collected):
+        over(fault)
+    candidates = list(_rows(collected))
     ids = None if config.ids is None else dict.fromkeys(listed_ids(config.ids))
-    candidates = [*_faults(collected), *_rows(collected), *_posts(posts, newest, collected, config, ids)]
+    count = repeated = 0
+    read: set[str] = set()
+    for portion in whole_threads(collected.files("posts"), collected.parts / "threads"):
+        source = (post for post in portion if config.collect.referenced or not post.is_referenced)
+        posts, newest, again = last_edits(source)
+        count, repeated = count + len(posts), repeated + again
+        if ids is not None:
+            read.update(i for post in posts.values() for i in (post.id, *post.edit_history) if i in ids)
+        captioning: set[str] = set()
+        for candidate in _posts(posts, newest, collected, config, ids, captioning):
+            is_over = candidate.media_key is None and candidate.tweet_id not in captioning
+            over(candidate) if is_over else candidates.append(candidate)
     if config.ids is not None and ids is not None:
-        candidates += without_posts(config.ids, ids, posts.values(), collected.gone)
-    return Nominated(candidates, len(posts), repeated)
+        for candidate in without_posts(config.ids, ids, read, collected.gone):
+            over(candidate)
+    return Nominated(candidates, count, repeated)
+
+
+def _forget(candidate: Candidate) -> None:
+    """For who only wants to know what is left."""
 
 
 def _faults(collected: Collected) -> Iterator[Candidate]:
@@ -109,7 +133,9 @@ def _posts(
     collected: Collected,
     config: IngestConfig,
     ids: Collection[str] | None,
+    captioning: set[str],
 ) -> Iterator[Candidate]:
+    """Candidates of the posts, by id; ``captioning`` gets the replies that are captions before the first."""
     threads = Threads(posts, newest)
     verdicts: dict[str, Drop | None] = {}
     for post in posts.values():
@@ -120,7 +146,8 @@ def _posts(
         else:
             verdicts[post.id] = select(post, config.select, config.language)
     answers, unused = _replies(posts, verdicts, threads, config)
-    for post in posts.values():
+    captioning.update(x.tweet_id for captions in answers.values() for x in captions if x.tweet_id)
+    for _, post in sorted(posts.items()):
         verdict = verdicts[post.id]
         if not post.media:
             candidate = _candidate(post, None, threads)

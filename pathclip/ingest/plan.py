@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pathclip.ingest.candidates import Candidate
-from pathclip.ingest.codes import stage_of
 from pathclip.ingest.collect import Collected
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.layout import PlacedPair, lay_out
 from pathclip.ingest.nominate import nominate
+from pathclip.ingest.rejects import Rejects
 from pathclip.ingest.resolve import drop_near, merge_exact, near, reject_beside_held_out, ties
 from pathclip.ingest.tables import read_rows, write_rows
 from pathclip.pairs import Drop, FittedFilter, why_no_micrograph
@@ -30,7 +30,8 @@ class Planned:
     """The outcome of phase B.
 
     Attributes:
-        candidates: All of them; those without a drop are kept.
+        candidates: Those that have a picture or caption one; those without a drop are kept.
+        codes: Code to the candidates that were rejected for it, all of them.
         pairs: The samples, in the order of the shards.
         lines: Lines that are not blank.
         posts: Posts, each counted once.
@@ -38,6 +39,7 @@ class Planned:
     """
 
     candidates: list[Candidate]
+    codes: Counter[str]
     pairs: list[PlacedPair]
     lines: int
     posts: int
@@ -58,12 +60,14 @@ def large_groups(sizes: Counter[tuple[str, str]]) -> list[dict[str, Any]]:
     ]
 
 
-def plan(collected: Collected, config: IngestConfig, key: bytes) -> Planned:
+def plan(collected: Collected, config: IngestConfig, key: bytes, folder: Path) -> Planned:
     """Decide on every candidate, tie groups, and lay the samples out in shards.
 
-    Nothing here depends on the order of the input lines or on the number of workers.
+    Nothing here depends on the order of the input lines or on the number of workers. What is rejected is
+    written to ``folder`` on the way.
     """
-    nominated = nominate(collected, config)
+    rejects = Rejects(folder)
+    nominated = nominate(collected, config, rejects)
     _judge_pictures(nominated.candidates, collected, config)
     living = [c for c in nominated.candidates if c.alive]
     groups, positives = ties(living, near(living, config.dedup.tie_radius), config)
@@ -72,13 +76,15 @@ def plan(collected: Collected, config: IngestConfig, key: bytes) -> Planned:
     drop_near(living, key, config)
     _settle_replies(nominated.candidates)
     pairs = lay_out([c for c in living if c.alive], groups, positives, key, config)
-    return Planned(nominated.candidates, pairs, collected.lines, nominated.posts, nominated.repeated)
+    rejects.finish(c for c in nominated.candidates if not c.alive)
+    return Planned(
+        nominated.candidates, rejects.codes, pairs, collected.lines, nominated.posts, nominated.repeated
+    )
 
 
 def write_plan(planned: Planned, private: Path) -> None:
-    """Write ``rejects/rejects-00000.parquet``, ``provenance.parquet`` and, last, ``plan.parquet``."""
+    """Write ``provenance.parquet`` and, last, ``plan.parquet``."""
     provenance = (row for placed in planned.pairs for row in placed.provenance())
-    write_rows(private / "rejects" / "rejects-00000.parquet", "rejects", _rejects(planned.candidates))
     write_rows(private / "provenance.parquet", "provenance", provenance)
     write_rows(private / "plan.parquet", "plan", (placed.row() for placed in planned.pairs))
 
@@ -117,22 +123,3 @@ def _settle_replies(candidates: list[Candidate]) -> None:
     for candidate in candidates:
         if candidate.media_key is None and candidate.tweet_id in used and candidate.drop is not None:
             candidate.drop = Drop("used_as_caption", f"captions {used[candidate.tweet_id]}")
-
-
-def _rejects(candidates: Iterable[Candidate]) -> Iterable[dict[str, Any]]:
-    for candidate in candidates:
-        if candidate.drop is not None:
-            picture = candidate.picture
-            scores = {
-                name: picture[name] for name in ("width", "height", "bytes") if picture.get(name) is not None
-            } | json.loads(picture.get("scores") or "{}")
-            yield {
-                "candidate_id": candidate.id,
-                "tweet_id": candidate.tweet_id,
-                "media_key": candidate.media_key,
-                "stage": stage_of(candidate.drop.code),
-                "code": candidate.drop.code,
-                "detail": candidate.drop.detail,
-                "source": candidate.source,
-                "scores": json.dumps(scores),
-            }

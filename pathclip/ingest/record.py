@@ -13,6 +13,7 @@ from pathclip.ingest.collect import media_roots
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.key import fingerprint
 from pathclip.ingest.media import MediaFolders
+from pathclip.ingest.retry import failures, set_aside
 from pathclip.tweets import archive_files, archive_sides
 
 __all__ = ["decide", "difference", "fingerprints", "previous", "write_record"]
@@ -44,9 +45,10 @@ def difference(config: IngestConfig, now: dict[str, Any], before: dict[str, Any]
     old, new = ({file["sha256"] for file in inputs} for inputs in (before["inputs"], now["inputs"]))
     if old != new:
         found.append(f"input: {len(new - old)} files are new, {len(old - new)} gone or changed")
-    if before["media"] != now["media"]:
-        was, are = before["media"]["files"], now["media"]["files"]
-        found.append(f"media: {was} files then, {are} now" if was != are else "media: files changed")
+    was, are = before["media"]["files"], now["media"]["files"]
+    if before["media"] != now["media"] and not (config.retry_failed and was <= are):
+        hint = " (--retry-failed takes in those that came back)" if was < are else ""
+        found.append(f"media: {was} files then, {are} now{hint}" if was != are else "media: files changed")
     if before["hashes"]["collect"] != config.hashes()["collect"]:
         was, are = before["config"]["collect"], config.sections()["collect"]
         names = [f"collect.{k} was {was.get(k)!r}, is {v!r}" for k, v in are.items() if was.get(k) != v]
@@ -61,9 +63,14 @@ def difference(config: IngestConfig, now: dict[str, Any], before: dict[str, Any]
 def decide(config: IngestConfig, before: dict[str, Any]) -> tuple[str, list[str]]:
     """How to go on in a folder of the same input: ``rebuilt``, ``unchanged`` or ``resumed``, and why."""
     now, was = config.hashes(), before["hashes"]
-    changed = [phase for phase in ("plan", "pack") if now[phase] != was[phase]]
-    if changed:
-        return "rebuilt", [f"settings of {' and '.join(changed)} changed: rebuilding from the {changed[0]}"]
+    messages = []
+    if changed := [phase for phase in ("plan", "pack") if now[phase] != was[phase]]:
+        messages.append(f"settings of {' and '.join(changed)} changed: rebuilding from the {changed[0]}")
+    report = config.out / "report.json"
+    if config.retry_failed and (failed := failures(read_json(report)) if report.is_file() else "all"):
+        messages.append(f"looking again for {failed} pictures that were missing or unreadable")
+    if messages:
+        return "rebuilt", messages
     if (config.out / "index.json").is_file() and (config.out / "report.json").is_file():
         return "unchanged", ["nothing to do: same input, settings and key"]
     return "resumed", ["going on where the last run ended"]
@@ -72,7 +79,7 @@ def decide(config: IngestConfig, before: dict[str, Any]) -> tuple[str, list[str]
 def write_record(config: IngestConfig, now: dict[str, Any], state: str) -> None:
     """Write down what the folder is made of, after taking back what no longer holds.
 
-    A new dataset takes over no parts, a rebuilt one no shards.
+    A new dataset takes over no parts, a rebuilt one no shards, one that retries no pictures that failed.
     """
     if state == "new":
         shutil.rmtree(config.out / "private" / "parts", ignore_errors=True)
@@ -81,6 +88,8 @@ def write_record(config: IngestConfig, now: dict[str, Any], state: str) -> None:
             (config.out / name).unlink(missing_ok=True)
         for stats in (config.out / "shards").glob("*.stats.json"):
             stats.unlink()
+    if config.retry_failed and state == "rebuilt":
+        set_aside(config.out / "private" / "parts")
     run = {
         "schema": SCHEMA,
         "code_version": __version__,

@@ -75,10 +75,10 @@ def make_report(planned: Planned) -> dict[str, Any]:
     Raises:
         AssertionError: If a candidate is neither kept nor rejected: a bug.
     """
-    codes = Counter(c.drop.code for c in planned.candidates if c.drop is not None)
+    codes = planned.codes
     kept = sum(c.alive for c in planned.candidates)
-    rejected = sum(codes.values())
-    assert len(planned.candidates) == kept + rejected
+    rejected = codes.total()
+    assert len(planned.candidates) <= kept + rejected
     by_stage = {stage: sum(codes[code] for code in names) for stage, names in STAGES.items()}
     assert sum(by_stage.values()) == rejected
     pairs = [placed.pair for placed in planned.pairs]
@@ -89,7 +89,7 @@ def make_report(planned: Planned) -> dict[str, Any]:
         "lines": planned.lines,
         "posts": planned.posts,
         "repeated": planned.repeated,
-        "in": len(planned.candidates),
+        "in": kept + rejected,
         "kept": kept,
         "rejected": rejected,
         "samples": len(pairs),

@@ -106,7 +106,7 @@ def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -
     likely = _likely_kept(config) if config.ahead else None
     fetch = fetcher(config, private / "media") if config.download.enabled else None
     collected = collect(config, private / "parts", Tombstones.load(private, key), likely, fetch)
-    planned = plan(collected, config, key)
+    planned = plan(collected, config, key, private / "rejects")
     write_plan(planned, private)
     splits = materialise(config, config.out, collected.folders.roots)
     clear_ahead(private / "parts")
@@ -203,7 +203,8 @@ def _dry_run(config: IngestConfig) -> IngestReport:
     key = load_key(own.parent, named) if named is not None else b"a dry run's key: its ids are not kept"
     with tempfile.TemporaryDirectory(prefix="pathclip-") as folder:
         gone = Tombstones.load(own.parent, key) if named is not None else None
-        report = make_report(plan(collect(config, Path(folder) / "parts", gone), config, key))
+        collected = collect(config, Path(folder) / "parts", gone)
+        report = make_report(plan(collected, config, key, Path(folder) / "rejects"))
     return IngestReport(config.out, report, "dry-run", (_intention(config, key), *_notes(report)))
 
 

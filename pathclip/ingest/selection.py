@@ -35,10 +35,9 @@ def is_listed(post: Tweet, ids: Collection[str]) -> bool:
 
 
 def without_posts(
-    path: Path, ids: Iterable[str], posts: Iterable[Tweet], gone: Tombstones
+    path: Path, ids: Iterable[str], read: Collection[str], gone: Tombstones
 ) -> Iterator[Candidate]:
-    """A rejected candidate per id whose post was not read; it names the place in the list, not the id."""
-    read = {i for post in posts for i in (post.id, *post.edit_history)}
+    """A rejected candidate per id that is not ``read``; it names the place in the list, not the id."""
     for number, tweet_id in enumerate(ids, 1):
         if tweet_id not in read:
             source = f"{printable(path.name)}:{number}"

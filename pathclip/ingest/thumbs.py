@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from pathclip.ingest.candidates import Candidate
+from pathclip.ingest.codes import Code
 from pathclip.ingest.media import safe_path
 from pathclip.ingest.tables import write_rows
 from pathclip.pairs import Drop, read_header
@@ -54,6 +55,7 @@ def _row(code: str, candidate: Candidate, roots: list[Path]) -> dict[str, Any]:
     assert candidate.place is not None
     root, file = candidate.place
     path = safe_path(roots[root], file)
+    is_poison = candidate.picture.get("code") == Code.IMAGE_POISON  # it would end this process too
     return {
         "code": code,
         "candidate_id": candidate.id,
@@ -63,7 +65,7 @@ def _row(code: str, candidate: Candidate, roots: list[Path]) -> dict[str, Any]:
         else (candidate.drop.detail if candidate.drop else ""),
         "width": candidate.picture.get("width"),
         "height": candidate.picture.get("height"),
-        "jpg": None if isinstance(path, Drop) else _thumbnail(path),
+        "jpg": None if isinstance(path, Drop) or is_poison else _thumbnail(path),
     }
 
 

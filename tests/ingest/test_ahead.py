@@ -14,7 +14,7 @@ from pathclip.core.errors import UserError
 from pathclip.ingest import IngestConfig, ingest
 from pathclip.pairs import PackConfig, stored_jpeg
 
-COLLECT = sys.modules["pathclip.ingest.collect"]
+LOOK = sys.modules["pathclip.ingest.look"]
 MATERIALISE = sys.modules["pathclip.ingest.materialise"]
 RUN = sys.modules["pathclip.ingest.run"]
 KILLED = "killed here"
@@ -59,8 +59,8 @@ def test_shards_are_the_same_bytes_with_and_without(large, tmp_path, pack):
 
 
 def test_a_kept_picture_is_decoded_once_and_a_rejected_one_not_encoded(large, monkeypatch):
-    stored = counted(monkeypatch, COLLECT, "stored_jpeg")
-    passed = counted(monkeypatch, COLLECT, "passed_through")
+    stored = counted(monkeypatch, LOOK, "stored_jpeg")
+    passed = counted(monkeypatch, LOOK, "passed_through")
     again = counted(monkeypatch, MATERIALISE, "stored_jpeg")
     report = ingest(large)
     assert report.kept == 11
@@ -106,12 +106,12 @@ def test_a_picture_at_hand_changes_no_byte(dump):
     for number, (side, short, chroma) in enumerate(sizes):
         path = Path(dump.media / f"{number}.jpg")
         dump.picture(path.name, number, side=side)
-        config = COLLECT.CollectConfig()
+        config = LOOK.CollectConfig()
         pack = PackConfig(short_side_px=short, chroma=chroma, passthrough=False)
-        columns, stored = COLLECT.look_at(path, config, pack)
+        columns, stored = LOOK.look_at(path, config, pack)
         assert columns["code"] is None
         assert stored == stored_jpeg(path.read_bytes(), pack)
-        assert COLLECT.look_at(path, config) == (columns, None)
+        assert LOOK.look_at(path, config) == (columns, None)
 
 
 def test_without_a_hash_there_are_no_near_duplicates_to_ask_for(large):

@@ -110,7 +110,6 @@ def test_verify_exits_with_one_on_a_cut_shard(pair, tmp_path):
         (["--set", "image.min_side=3"], "did you mean image.min_side_px"),
         (["--set", "split.val=2"], "split.val = 2"),
         (["--config", "gone.toml"], "does not exist"),
-        (["--retry-failed"], "downloads nothing"),
         (["SOURCE", "empty.jsonl"], "is empty"),
         (["SOURCE", "tar.jsonl"], "is a tar archive"),
         (["SOURCE", "folder"], "without data/tweets.js"),

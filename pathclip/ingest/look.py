@@ -1,0 +1,180 @@
+"""Look at pictures: judge the size, decode once, hash and score, and store ahead what will likely be kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pathclip.core import engine
+from pathclip.ingest.ahead import Stored, write_ahead
+from pathclip.ingest.config import CollectConfig
+from pathclip.ingest.media import Place, safe_path
+from pathclip.ingest.retry import is_size
+from pathclip.ingest.tables import write_rows
+from pathclip.pairs import (
+    LOOK_SIDE_PX,
+    Drop,
+    PackConfig,
+    decode,
+    passed_through,
+    phash,
+    read_header,
+    score,
+    small_picture,
+    stored_jpeg,
+)
+from pathclip.tweets.packed import ZippedFile
+
+__all__ = ["LookTask", "look_apart", "look_at", "look_at_many", "picture_file"]
+
+ANY_SIDE_PX = 1  # the least decoding that tells whether a picture is whole
+
+
+@dataclass(frozen=True, slots=True)
+class LookTask:
+    """Some pictures and where their part goes.
+
+    Attributes:
+        number: Of the part.
+        places: The pictures.
+        roots: Folders that places count.
+        parts: The folder of the parts.
+        config: What is looked at.
+        pack: How pictures are stored.
+        ahead: Where those of ``likely`` are stored ahead.
+        likely: Pictures that will likely be kept.
+        known: Rows of pictures that were seen before.
+    """
+
+    number: int
+    places: tuple[Place, ...]
+    roots: tuple[Path, ...]
+    parts: Path
+    config: CollectConfig
+    pack: PackConfig
+    ahead: Path
+    likely: frozenset[Place]
+    known: tuple[dict[str, Any], ...] = ()
+
+
+def look_at(
+    path: Path | ZippedFile, config: CollectConfig, pack: PackConfig | None = None
+) -> tuple[dict[str, Any], Stored | None]:
+    """Columns of ``pictures`` for one file, size judged before pixels; and the picture as it shall be stored.
+
+    Args:
+        path: The file.
+        config: What is too large to be looked at.
+        pack: How pictures are stored; None where it need not be stored ahead.
+    """
+    try:
+        size = path.stat().st_size
+        if size > config.max_bytes:
+            drop = Drop("image_oversized", f"{size} bytes; at most {config.max_bytes}")
+            return _rejected(drop, bytes=size), None
+        data = path.read_bytes()
+    except OSError as error:
+        return _rejected(Drop("image_unreadable", error.strerror or str(error))), None
+    header = read_header(data, max_pixels=config.max_pixels)
+    if isinstance(header, Drop):
+        return _rejected(header, bytes=size), None
+    known = {
+        "bytes": size,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "format": header.format,
+        "width": header.width,
+        "height": header.height,
+    }
+    if header.is_animated:
+        return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known), None
+    stored = passed_through(data, pack) if pack is not None else None
+    is_used = config.phash or config.scores or (pack is not None and stored is None)
+    image = decode(data, min_side_px=LOOK_SIDE_PX if is_used else ANY_SIDE_PX, header=header)
+    if isinstance(image, Drop):
+        return _rejected(image, **known), None
+    columns = {**known, "code": None, "detail": None, **_looks(image, config)}
+    return columns, stored_jpeg(data, pack, image) if pack is not None and stored is None else stored
+
+
+def _looks(image: Image.Image, config: CollectConfig) -> dict[str, Any]:
+    """Columns made of the small picture, at most ``LOOK_SIDE_PX`` a side."""
+    if not (config.phash or config.scores):
+        return {"phash": None, "scores": None}
+    small = small_picture(image)
+    return {
+        "phash": phash(small) if config.phash else None,
+        "scores": json.dumps(score(small)) if config.scores else None,
+    }
+
+
+def look_at_many(task: LookTask) -> None:
+    """Write the task's part, and before it what is stored ahead."""
+    _keep_freed_memory()
+    rows, ahead = _look(task)
+    if ahead:
+        write_ahead(task.ahead, task.number, ahead)
+    write_rows(picture_file(task), "pictures", rows)
+
+
+def _look(task: LookTask) -> tuple[list[dict[str, Any]], dict[str, Stored]]:
+    known = {(row["root"], row["file"]): row for row in task.known}
+    rows: list[dict[str, Any]] = []
+    ahead: dict[str, Stored] = {}
+    for place in task.places:
+        path = safe_path(task.roots[place[0]], place[1])
+        before, stored = known.get(place), None
+        if isinstance(path, Drop):
+            seen = _rejected(path)
+        elif before is not None and is_size(path, before["bytes"]):
+            seen = before
+        else:
+            seen, stored = look_at(path, task.config, task.pack if place in task.likely else None)
+        rows.append({"root": place[0], "file": place[1], **seen})
+        if stored is not None:
+            ahead[seen["sha256"]] = stored
+    return rows, ahead
+
+
+def _rows(task: LookTask) -> list[dict[str, Any]]:
+    return _look(task)[0]
+
+
+def look_apart(task: LookTask) -> None:
+    """Look at pictures one of which kills every process that does, so that it alone is rejected."""
+    write_rows(picture_file(task), "pictures", _halved(task))
+
+
+def _halved(task: LookTask) -> list[dict[str, Any]]:
+    if len(task.places) == 1:
+        root, file = task.places[0]
+        poison = Drop("image_poison", "two processes died looking at it; look at the file by itself")
+        return [{"root": root, "file": file, **_rejected(poison)}]
+    middle = len(task.places) // 2
+    alone = replace(task, likely=frozenset())
+    halves = [replace(alone, places=places) for places in (task.places[:middle], task.places[middle:])]
+    looks = engine.map(_rows, halves, engine="processes", workers=1, on_lost=_halved)
+    return [row for _, rows in sorted(looks, key=lambda half: half[0].places) for row in rows]
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc hold up to twice this much for the next picture, instead of giving it back after each.
+
+    Its threshold follows the largest block that was freed; no page of this one is touched. Saves a twentieth
+    of the time. Source: mallopt(3), M_MMAP_THRESHOLD (at most 32 MiB) and M_TRIM_THRESHOLD.
+    """
+    np.empty(31 << 20, np.uint8)
+
+
+def picture_file(task: LookTask) -> Path:
+    """The task's part; it stands when all its pictures were looked at."""
+    return task.parts / f"pictures-{task.number:05d}.parquet"
+
+
+def _rejected(drop: Drop, **known: Any) -> dict[str, Any]:
+    return {**known, "code": drop.code, "detail": drop.detail}

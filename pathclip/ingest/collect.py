@@ -15,7 +15,7 @@ from pathclip.core import engine
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
-from pathclip.ingest.ahead import Stored, ahead_folder, write_ahead
+from pathclip.ingest.ahead import MAX_BYTES, Stored, ahead_folder, write_ahead
 from pathclip.ingest.config import CollectConfig, IngestConfig
 from pathclip.ingest.media import MediaFolders, Place, safe_path
 from pathclip.ingest.privacy import without_names
@@ -274,7 +274,7 @@ def _look_at_many(task: LookTask) -> None:
         pack = task.pack if place in task.likely else None
         seen, stored = (_rejected(path), None) if isinstance(path, Drop) else look_at(path, task.config, pack)
         rows.append({"root": place[0], "file": place[1], **seen})
-        if stored is not None:
+        if stored is not None and len(stored[0]) <= MAX_BYTES:
             ahead[seen["sha256"]] = stored
     if ahead:
         write_ahead(task.ahead, task.number, ahead)

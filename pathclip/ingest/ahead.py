@@ -14,9 +14,11 @@ from pathlib import Path
 from pathclip.core.files import atomic_write, read_json, write_json
 from pathclip.ingest.config import IngestConfig
 
-__all__ = ["Ahead", "ahead_folder", "clear_ahead", "find_ahead", "write_ahead"]
+__all__ = ["MAX_BYTES", "Ahead", "ahead_folder", "clear_ahead", "find_ahead", "write_ahead"]
 
 SCHEMA = "pathclip.ahead/1"
+MAX_BYTES = 2 << 20
+"""Larger pictures are rare and made again, so that a batch of them takes little memory."""
 Stored = tuple[bytes, int, int]
 """A JPEG, its width and its height."""
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pathclip.core import engine
 from pathclip.core.errors import UserError
 from pathclip.core.progress import track
-from pathclip.pairs import Drop, decode, near_pairs, phash, read_header
+from pathclip.pairs import Drop, decode, near_pairs, phash, read_header, small_picture
 from pathclip.shards import Dataset, ShardReader
 
 __all__ = ["LeakReport", "leakcheck"]
@@ -229,7 +229,8 @@ def _seen(name: str, split: str | None, data: bytes, turns: bool) -> Seen:
     image = header if isinstance(header, Drop) else decode(data)
     if isinstance(image, Drop):
         return replace(seen, problem=image.detail or image.code)
-    views = (image, *(image.transpose(turn) for turn in TURNS)) if turns else (image,)
+    small = small_picture(image)
+    views = (small, *(small.transpose(turn) for turn in TURNS)) if turns else (small,)
     pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
     hashes = tuple(dict.fromkeys(h for h in map(phash, views) if h))
     return replace(seen, pixels_sha256=pixels, hashes=hashes)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pathclip.core import engine
-from pathclip.ingest.ahead import Stored, write_ahead
+from pathclip.ingest.ahead import MAX_BYTES, Stored, write_ahead
 from pathclip.ingest.config import CollectConfig
 from pathclip.ingest.media import Place, safe_path
 from pathclip.ingest.retry import is_size
@@ -136,7 +136,7 @@ def _look(task: LookTask) -> tuple[list[dict[str, Any]], dict[str, Stored]]:
         else:
             seen, stored = look_at(path, task.config, task.pack if place in task.likely else None)
         rows.append({"root": place[0], "file": place[1], **seen})
-        if stored is not None:
+        if stored is not None and len(stored[0]) <= MAX_BYTES:
             ahead[seen["sha256"]] = stored
     return rows, ahead
 

@@ -106,7 +106,14 @@ def ingest(
         dry_run=dry_run,
         **{name: value for name, value in given.items() if value is not None},
     )
-    report = run(settings)
+    scorer = None
+    if settings.collect.scorer is not None:
+        from pathclip.encoders import load
+        from pathclip.heads import PictureScorer
+
+        load(settings.collect.scorer)  # a mistake is met before any work
+        scorer = PictureScorer(settings.collect.scorer)
+    report = run(settings, scorer=scorer)
     lines = [*report.funnel(), *report.messages]
     if not dry_run:
         lines.append(f"{report.state}: {report.out}")

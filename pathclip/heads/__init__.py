@@ -14,6 +14,7 @@ from pathclip.heads.metrics import (
     per_class_metrics,
     weighted_f1,
 )
+from pathclip.heads.picture_scorer import PictureScorer
 from pathclip.heads.prompts import Prompts, PromptSet, load_prompts, shipped_prompts
 from pathclip.heads.result import write_result
 from pathclip.heads.retrieval import first_hit_ranks, random_recall, recall_at_k, retrieval_metrics
@@ -22,6 +23,7 @@ from pathclip.heads.zeroshot import ZeroShotResult, build_classifier, classify
 __all__ = [
     "Hit",
     "Index",
+    "PictureScorer",
     "PromptSet",
     "Prompts",
     "ZeroShotResult",

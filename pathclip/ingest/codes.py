@@ -53,6 +53,7 @@ class Code(StrEnum):
     IMAGE_ASPECT = "image_aspect"
     NOT_MICROGRAPH = "not_micrograph"
     FILTER_MODEL = "filter_model"
+    FILTER_SCORER = "filter_scorer"
     # dedup and split
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_NEAR = "duplicate_near"
@@ -101,6 +102,7 @@ STAGES = {
         "image_aspect",
         "not_micrograph",
         "filter_model",
+        "filter_scorer",
     ),
     "dedup": ("duplicate_exact", "duplicate_near"),
     "split": ("group_in_test", "group_in_val"),
@@ -147,6 +149,7 @@ MEANING = {
     Code.IMAGE_ASPECT: "longer than image.max_aspect times its short side",
     Code.NOT_MICROGRAPH: "surely a chart, a page of text or a blank (filter.pictures)",
     Code.FILTER_MODEL: "below the threshold of your own filter (filter.model)",
+    Code.FILTER_SCORER: "the checkpoint takes it for no micrograph (filter.scorer_min)",
     Code.DUPLICATE_EXACT: "the same bytes as a kept picture, which has its captions too",
     Code.DUPLICATE_NEAR: "near-identical to a kept picture",
     Code.GROUP_IN_TEST: "its group also has test members (given splits win)",

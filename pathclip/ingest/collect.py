@@ -12,7 +12,7 @@ from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
 from pathclip.ingest.ahead import ahead_folder
 from pathclip.ingest.config import IngestConfig
-from pathclip.ingest.look import LookTask, look_apart, look_at_many, picture_file
+from pathclip.ingest.look import LookTask, Scorer, look_apart, look_at_many, picture_file
 from pathclip.ingest.media import MediaFolders, Place
 from pathclip.ingest.privacy import without_names
 from pathclip.ingest.retry import forget_known, known_pictures
@@ -79,6 +79,7 @@ def collect(
     gone: Tombstones | None = None,
     likely: Callable[[Collected], set[Place]] | None = None,
     fetch: Callable[[Collected], None] | None = None,
+    scorer: Scorer | None = None,
 ) -> Collected:
     """Read all sources, find the pictures they name, look at each once.
 
@@ -92,6 +93,7 @@ def collect(
         likely: Tells which pictures will likely be kept: they are stored ahead, so that the shards need no
             second decode. It changes no result.
         fetch: Downloads pictures that no folder holds and adds them to the folders.
+        scorer: Says how likely a picture is a micrograph.
 
     Raises:
         UserError: If a source is missing, empty or of no known shape, or holds nothing at all.
@@ -115,6 +117,7 @@ def collect(
     if likely is not None and todo_looks:
         wanted = likely(collected)
         todo_looks = [replace(task, likely=wanted.intersection(task.places)) for task in todo_looks]
+    todo_looks = [replace(task, scorer=scorer) for task in todo_looks]
     looks = engine.map(
         look_at_many, todo_looks, on_lost=look_apart, **config.engine_for(todo_looks, apart=True)
     )

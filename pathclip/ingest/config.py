@@ -48,6 +48,9 @@ class CollectConfig(Config):
         default=True, description="hash what pictures look like; near duplicates are found by it alone"
     )
     scores: bool = Field(default=True, description="score what pictures are; the picture filter needs them")
+    scorer: str | None = Field(
+        default=None, description="checkpoint that says by words how likely a picture is a micrograph"
+    )
 
 
 class ImageConfig(Config):
@@ -131,6 +134,8 @@ class IngestConfig(Config):
                 'collect.scores is off, so no picture can be judged: set filter.pictures to "keep" and no '
                 "filter.model"
             )
+        if self.filter.scorer_min is not None and self.collect.scorer is None:
+            raise ValueError("filter.scorer_min needs a checkpoint: set collect.scorer")
         if not self.collect.phash and self.dedup.tie_radius >= 0:
             raise ValueError(
                 "collect.phash is off, so no near duplicates can be found: set dedup.drop_radius and "

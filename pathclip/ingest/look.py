@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from pathclip.pairs import (
 )
 from pathclip.tweets.packed import ZippedFile
 
-__all__ = ["LookTask", "look_apart", "look_at", "look_at_many", "picture_file"]
+__all__ = ["LookTask", "Scorer", "look_apart", "look_at", "look_at_many", "picture_file"]
 
+Scorer = Callable[[Image.Image], float]
+"""An upright RGB picture to the probability that it is a micrograph."""
 ANY_SIDE_PX = 1  # the least decoding that tells whether a picture is whole
 
 
@@ -50,6 +53,7 @@ class LookTask:
         ahead: Where those of ``likely`` are stored ahead.
         likely: Pictures that will likely be kept.
         known: Rows of pictures that were seen before.
+        scorer: Says how likely a picture is a micrograph; picklable.
     """
 
     number: int
@@ -61,10 +65,14 @@ class LookTask:
     ahead: Path
     likely: frozenset[Place]
     known: tuple[dict[str, Any], ...] = ()
+    scorer: Scorer | None = None
 
 
 def look_at(
-    path: Path | ZippedFile, config: CollectConfig, pack: PackConfig | None = None
+    path: Path | ZippedFile,
+    config: CollectConfig,
+    pack: PackConfig | None = None,
+    scorer: Scorer | None = None,
 ) -> tuple[dict[str, Any], Stored | None]:
     """Columns of ``pictures`` for one file, size judged before pixels; and the picture as it shall be stored.
 
@@ -72,6 +80,7 @@ def look_at(
         path: The file.
         config: What is too large to be looked at.
         pack: How pictures are stored; None where it need not be stored ahead.
+        scorer: Says how likely the picture is a micrograph.
     """
     try:
         size = path.stat().st_size
@@ -94,22 +103,25 @@ def look_at(
     if header.is_animated:
         return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known), None
     stored = passed_through(data, pack) if pack is not None else None
-    is_used = config.phash or config.scores or (pack is not None and stored is None)
+    is_used = config.phash or config.scores or scorer or (pack is not None and stored is None)
     image = decode(data, min_side_px=LOOK_SIDE_PX if is_used else ANY_SIDE_PX, header=header)
     if isinstance(image, Drop):
         return _rejected(image, **known), None
-    columns = {**known, "code": None, "detail": None, **_looks(image, config)}
+    columns = {**known, "code": None, "detail": None, **_looks(image, config, scorer)}
     return columns, stored_jpeg(data, pack, image) if pack is not None and stored is None else stored
 
 
-def _looks(image: Image.Image, config: CollectConfig) -> dict[str, Any]:
-    """Columns made of the small picture, at most ``LOOK_SIDE_PX`` a side."""
-    if not (config.phash or config.scores):
+def _looks(image: Image.Image, config: CollectConfig, scorer: Scorer | None) -> dict[str, Any]:
+    """Columns made of the small picture, at most ``LOOK_SIDE_PX`` a side; the scorer sees the whole one."""
+    if not (config.phash or config.scores or scorer):
         return {"phash": None, "scores": None}
     small = small_picture(image)
+    scores: dict[str, Any] = score(small) if config.scores else {}
+    if scorer is not None:
+        scores["scorer"] = round(scorer(image), 4)
     return {
         "phash": phash(small) if config.phash else None,
-        "scores": json.dumps(score(small)) if config.scores else None,
+        "scores": json.dumps(scores) if scores else None,
     }
 
 
@@ -134,7 +146,9 @@ def _look(task: LookTask) -> tuple[list[dict[str, Any]], dict[str, Stored]]:
         elif before is not None and is_size(path, before["bytes"]):
             seen = before
         else:
-            seen, stored = look_at(path, task.config, task.pack if place in task.likely else None)
+            seen, stored = look_at(
+                path, task.config, task.pack if place in task.likely else None, task.scorer
+            )
         rows.append({"root": place[0], "file": place[1], **seen})
         if stored is not None and len(stored[0]) <= MAX_BYTES:
             ahead[seen["sha256"]] = stored

@@ -114,6 +114,9 @@ def _judge(picture: dict[str, Any], config: IngestConfig, fitted: FittedFilter |
         return Drop("not_micrograph", why)
     if fitted and (why := fitted.why_rejected(scores)):
         return Drop("filter_model", why)
+    least = config.filter.scorer_min
+    if least is not None and scores["scorer"] < least:
+        return Drop("filter_scorer", f"{scores['scorer']:.3f}; filter.scorer_min is {least:g}")
     return None
 
 

@@ -20,6 +20,7 @@ from pathclip.ingest.fetch import fetcher
 from pathclip.ingest.generation import clear_leftovers, swap_in
 from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
+from pathclip.ingest.look import Scorer
 from pathclip.ingest.materialise import materialise
 from pathclip.ingest.media import Place
 from pathclip.ingest.nominate import nominate
@@ -40,12 +41,17 @@ from pathclip.tweets.packed import is_packed_folder
 __all__ = ["ingest"]
 
 
-def ingest(config: IngestConfig) -> IngestReport:
+def ingest(config: IngestConfig, *, scorer: Scorer | None = None) -> IngestReport:
     """From dumps and tables to a dataset folder.
 
     Run again into the same folder it goes on where it was killed, says that nothing is to do, or, where the
     settings of the plan or of the shards changed, redoes those. Other input or other ``collect`` settings are
     refused unless ``force_new``.
+
+    Args:
+        config: Sources, place and settings.
+        scorer: What stands behind ``collect.scorer``: a picture to the probability that it is a micrograph,
+            such as ``pathclip.heads.PictureScorer``. It must be picklable unless the engine is serial.
 
     Raises:
         UserError: If a source, the media folder or the key is missing or wrong, or the folder was made from
@@ -53,9 +59,14 @@ def ingest(config: IngestConfig) -> IngestReport:
         FaultError: If the disk is full, or a picture vanished on the way.
     """
     _check(config)
+    if (config.collect.scorer is None) != (scorer is None):
+        raise UserError(
+            "collect.scorer names a checkpoint and scorer is what asks it: give both or none, for example "
+            "scorer=pathclip.heads.PictureScorer(config.collect.scorer)"
+        )
     config = config.replace(sources=_unique(config.sources))
     if config.dry_run:
-        return _dry_run(config)
+        return _dry_run(config, scorer)
     private = config.out / "private"
     is_new = not private.exists()
     if is_new and not config.force_new and any((config.out / n).exists() for n in ("index.json", "shards")):
@@ -70,17 +81,17 @@ def ingest(config: IngestConfig) -> IngestReport:
         finish(config.out)  # a takedown that was killed
         clear_leftovers(config.out)
         try:
-            return _run(config)
+            return _run(config, scorer)
         except UserError:
             if is_new:  # the user's mistake: leave the place as it was found
                 shutil.rmtree(private, ignore_errors=True)
             raise
 
 
-def _run(config: IngestConfig) -> IngestReport:
+def _run(config: IngestConfig, scorer: Scorer | None) -> IngestReport:
     before = previous(config.out)
     if config.force_new and (before is not None or (config.out / "index.json").exists()):
-        return _new_generation(config)
+        return _new_generation(config, scorer)
     key = load_key(config.out / "private", config.key_file)
     now = fingerprints(config, key)
     state, messages = "new", []
@@ -97,15 +108,17 @@ def _run(config: IngestConfig) -> IngestReport:
             _write_card(config, open_report(config.out).data, splits)
             return IngestReport(config.out, open_report(config.out).data, state, tuple(messages))
     write_record(config, now, state)
-    return _phases(config, key, state, messages)
+    return _phases(config, key, state, messages, scorer)
 
 
-def _phases(config: IngestConfig, key: bytes, state: str, messages: list[str]) -> IngestReport:
+def _phases(
+    config: IngestConfig, key: bytes, state: str, messages: list[str], scorer: Scorer | None
+) -> IngestReport:
     """The road in five lines; ``index.json`` comes last of all and says that everything is there."""
     private = config.out / "private"
     likely = _likely_kept(config) if config.ahead else None
     fetch = fetcher(config, private / "media") if config.download.enabled else None
-    collected = collect(config, private / "parts", Tombstones.load(private, key), likely, fetch)
+    collected = collect(config, private / "parts", Tombstones.load(private, key), likely, fetch, scorer)
     planned = plan(collected, config, key, private / "rejects")
     write_plan(planned, private)
     splits = materialise(config, config.out, collected.folders.roots)
@@ -132,7 +145,7 @@ def _write_card(config: IngestConfig, report: dict[str, Any], splits: dict[str, 
     write_card(config.out, config.out, report, splits, stated, config.sections())
 
 
-def _new_generation(config: IngestConfig) -> IngestReport:
+def _new_generation(config: IngestConfig, scorer: Scorer | None) -> IngestReport:
     """Build beside the old dataset, then swap; the key stays unless another is named."""
     fresh = config.out / ".new"
     _make_private(fresh / "private")
@@ -148,7 +161,7 @@ def _new_generation(config: IngestConfig) -> IngestReport:
     store = config.out / "private" / "media"
     if store.is_dir() and not (fresh / "private" / "media").exists():  # what was fetched need not be again
         copy_store(store, fresh / "private" / "media")
-    report = _run(config.replace(out=fresh, force_new=False))
+    report = _run(config.replace(out=fresh, force_new=False), scorer)
     swap_in(config.out, fresh)
     return IngestReport(
         config.out, report.data, "new", (*report.messages, "a new generation replaced the old one")
@@ -196,14 +209,14 @@ def _make_private(private: Path) -> None:
         raise FaultError(f"cannot write {private}: {error.strerror}") from error
 
 
-def _dry_run(config: IngestConfig) -> IngestReport:
+def _dry_run(config: IngestConfig, scorer: Scorer | None) -> IngestReport:
     """Read and plan in a temporary folder, and say what a run into ``out`` would do."""
     own = config.out / "private" / "key"
     named = config.key_file or (own if own.is_file() else None)
     key = load_key(own.parent, named) if named is not None else b"a dry run's key: its ids are not kept"
     with tempfile.TemporaryDirectory(prefix="pathclip-") as folder:
         gone = Tombstones.load(own.parent, key) if named is not None else None
-        collected = collect(config, Path(folder) / "parts", gone)
+        collected = collect(config, Path(folder) / "parts", gone, scorer=scorer)
         report = make_report(plan(collected, config, key, Path(folder) / "rejects"))
     return IngestReport(config.out, report, "dry-run", (_intention(config, key), *_notes(report)))
 

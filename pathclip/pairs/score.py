@@ -38,6 +38,9 @@ class FilterConfig(Config):
     model: Path | None = Field(
         default=None, description="also reject what this filter of `pathclip data fit-filter` rejects"
     )
+    scorer_min: float | None = Field(
+        default=None, ge=0, le=1, description="also reject what collect.scorer scores lower"
+    )
 
 
 def score(image: Image.Image) -> dict[str, float | int | str]:

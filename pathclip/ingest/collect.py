@@ -23,7 +23,7 @@ from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
 from pathclip.tweets.media_table import described, read_media_table
 from pathclip.tweets.packed import is_zip
 
-__all__ = ["Collected", "collect", "media_roots"]
+__all__ = ["Collected", "collect", "collect_share", "media_roots"]
 
 PICTURES_PER_TASK = 64
 
@@ -98,33 +98,62 @@ def collect(
     Raises:
         UserError: If a source is missing, empty or of no known shape, or holds nothing at all.
     """
-    parts.mkdir(parents=True, exist_ok=True)
-    gone = gone or Tombstones()
-    table = config.media_table
-    found = enumerate(_all_chunks(config.sources))
-    read_tasks = [ReadTask(n, chunk, parts, gone, table) for n, chunk in found]
-    todo = [task for task in read_tasks if not _lines_file(task).is_file()]
-    for _ in track(engine.map(_read_chunk, todo, **config.engine_for(todo)), "input chunks", len(todo)):
-        pass
-    lines = sum(int(_lines_file(task).read_text()) for task in read_tasks)
-    if lines == 0:
-        raise UserError(f"{', '.join(map(str, config.sources))}: nothing to read, every line is blank")
-    collected = replace(_with_folders(config, read_tasks, parts, lines), gone=gone)
+    read_tasks = _read_tasks(config, parts, gone)
+    _read_all(config, read_tasks)
+    collected = _collected(config, read_tasks, parts, gone)
     if fetch is not None:
         fetch(collected)
-    look_tasks = list(_look_tasks(config, collected))
-    todo_looks = [task for task in look_tasks if not picture_file(task).is_file()]
-    if likely is not None and todo_looks:
+    look_tasks = [task for task in _look_tasks(config, collected) if not picture_file(task).is_file()]
+    if likely is not None and look_tasks:
         wanted = likely(collected)
-        todo_looks = [replace(task, likely=wanted.intersection(task.places)) for task in todo_looks]
-    todo_looks = [replace(task, scorer=scorer) for task in todo_looks]
-    looks = engine.map(
-        look_at_many, todo_looks, on_lost=look_apart, **config.engine_for(todo_looks, apart=True)
-    )
-    for _ in track(looks, "batches of pictures", len(todo_looks)):
-        pass
+        look_tasks = [replace(task, likely=wanted.intersection(task.places)) for task in look_tasks]
+    _look_all(config, [replace(task, scorer=scorer) for task in look_tasks])
     forget_known(parts)
     return collected
+
+
+def collect_share(config: IngestConfig, parts: Path, gone: Tombstones) -> tuple[int, int]:
+    """What of `collect` falls to ``config.rank``: its chunks, then, once all are read, its pictures.
+
+    Returns:
+        Chunks and batches of pictures that are still missing when the share is done.
+    """
+    mine = slice(config.rank, None, config.world_size)
+    read_tasks = _read_tasks(config, parts, gone)
+    _read_all(config, read_tasks[mine])
+    if unread := sum(not _lines_file(task).is_file() for task in read_tasks):
+        return unread, 0
+    look_tasks = list(_look_tasks(config, _collected(config, read_tasks, parts, gone)))
+    _look_all(config, look_tasks[mine])
+    return 0, sum(not picture_file(task).is_file() for task in look_tasks)
+
+
+def _read_tasks(config: IngestConfig, parts: Path, gone: Tombstones | None) -> list[ReadTask]:
+    parts.mkdir(parents=True, exist_ok=True)
+    found, table = enumerate(_all_chunks(config.sources)), config.media_table
+    return [ReadTask(n, chunk, parts, gone or Tombstones(), table) for n, chunk in found]
+
+
+def _read_all(config: IngestConfig, tasks: list[ReadTask]) -> None:
+    todo = [task for task in tasks if not _lines_file(task).is_file()]
+    for _ in track(engine.map(_read_chunk, todo, **config.engine_for(todo)), "input chunks", len(todo)):
+        pass
+
+
+def _look_all(config: IngestConfig, tasks: list[LookTask]) -> None:
+    todo = [task for task in tasks if not picture_file(task).is_file()]
+    looks = engine.map(look_at_many, todo, on_lost=look_apart, **config.engine_for(todo, apart=True))
+    for _ in track(looks, "batches of pictures", len(todo)):
+        pass
+
+
+def _collected(
+    config: IngestConfig, tasks: list[ReadTask], parts: Path, gone: Tombstones | None
+) -> Collected:
+    lines = sum(int(_lines_file(task).read_text()) for task in tasks)
+    if lines == 0:
+        raise UserError(f"{', '.join(map(str, config.sources))}: nothing to read, every line is blank")
+    return replace(_with_folders(config, tasks, parts, lines), gone=gone or Tombstones())
 
 
 def media_roots(config: IngestConfig) -> list[Path]:

@@ -104,6 +104,10 @@ class IngestConfig(Config):
         description="encode a picture when it is looked at, which saves the second decode and needs room for "
         "the shards twice",
     )
+    rank: int = Field(default=0, ge=0, description="which of the runs of a job array this is, from 0")
+    world_size: int = Field(
+        default=1, ge=1, description="runs of a job array; above 1 a run collects its share and plans nothing"
+    )
     force_new: bool = Field(default=False, description="start over where OUT was made from other input")
     retry_failed: bool = Field(
         default=False, description="look again at pictures that were missing or could not be read"
@@ -143,6 +147,14 @@ class IngestConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_of_the_ranks(self) -> IngestConfig:
+        if self.rank >= self.world_size:
+            raise ValueError(
+                f"rank {self.rank} must be below world_size {self.world_size} (ranks count from 0)"
+            )
+        return self
+
     def engine_for(self, tasks: Sequence[Any], *, apart: bool = False) -> dict[str, Any]:
         """Arguments of `engine.map`: no more processes than tasks, and none for a single task.
 
@@ -179,6 +191,8 @@ class IngestConfig(Config):
             "engine",
             "workers",
             "ahead",
+            "rank",
+            "world_size",
             "force_new",
             "retry_failed",
             "dry_run",

@@ -26,7 +26,8 @@ class IngestReport:
     Attributes:
         out: The dataset folder.
         data: ``report.json`` (schema ``pathclip.report/1``).
-        state: ``new``, ``resumed``, ``rebuilt`` (from the plan or the shards), ``unchanged`` or ``dry-run``.
+        state: ``new``, ``resumed``, ``rebuilt`` (from the plan or the shards), ``unchanged``, ``dry-run`` or
+            ``share`` (of a job array: ``data`` is empty).
         messages: What a person should know about this run, one line each.
     """
 
@@ -66,6 +67,8 @@ class IngestReport:
 
     def funnel(self) -> list[Any]:
         """What a terminal shows: the funnel, the splits, the hashtags (rich renderables)."""
+        if not self.data:
+            return []  # a share of a job array counts nothing
         return [_funnel_table(self.data), _splits_line(self.data), *_hashtag_table(self.data)]
 
 

@@ -18,6 +18,7 @@ from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.download import copy_store
 from pathclip.ingest.fetch import fetcher
 from pathclip.ingest.generation import clear_leftovers, swap_in
+from pathclip.ingest.job_array import ranks_at_work, run_rank
 from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
 from pathclip.ingest.look import Scorer
@@ -75,7 +76,14 @@ def ingest(config: IngestConfig, *, scorer: Scorer | None = None) -> IngestRepor
             "--out, or replace them with --force-new"
         )
     _make_private(private)
+    if config.world_size > 1:
+        return run_rank(config)
     with claim(private / "lock") as owned:
+        if owned and (at_work := ranks_at_work(private)):
+            raise UserError(
+                f"{len(at_work)} ranks of a job array are writing {config.out}; wait for them, or remove "
+                f"{private / at_work[0]} and its like if they are dead"
+            )
         if not owned:
             raise UserError(f"another run is writing {config.out}; wait for it, or choose another --out")
         finish(config.out)  # a takedown that was killed
@@ -189,6 +197,13 @@ def _check(config: IngestConfig) -> None:
         load_guesser(config.language.languages)
     if config.download.enabled:
         require("httpx", extra="download", why="downloading pictures (download.enabled)")
+    if config.world_size > 1 and config.download.enabled:
+        raise UserError("download.enabled is for one run, not for the ranks of a job array; download first")
+    if config.world_size > 1 and (config.force_new or config.retry_failed or config.dry_run):
+        raise UserError(
+            "--force-new, --retry-failed and --dry-run are for one run, not for the ranks of a job array; "
+            "leave them out, or leave out rank and world_size"
+        )
     if config.engine == "ray":
         require("ray", extra="ray", why="engine 'ray'")
 

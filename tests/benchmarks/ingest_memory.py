@@ -1,6 +1,6 @@
 """Peak memory and time of `pathclip ingest` on posts without pictures, by the number of lines.
 
-    python tests/benchmarks/ingest_memory.py 100000 2000000 --csv tests/benchmarks/ingest_memory.csv
+    python ingest_memory.py 100000 2000000 --csv results/ingest_memory.csv
 
 Every line is a flat v2 post of about 600 bytes; one in ten answers another one. Each run is a process of its
 own with the serial engine; its peak is the kernel's figure for it and its children.

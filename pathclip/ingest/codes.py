@@ -20,6 +20,7 @@ class Code(StrEnum):
     FLOAT_ID = "float_id"
     DELETED_POST = "deleted_post"
     BAD_ROW = "bad_row"
+    LINE_POISON = "line_poison"
     # select: posts that may not be used
     TAKEN_DOWN = "taken_down"
     NOT_LISTED = "not_listed"
@@ -72,6 +73,7 @@ STAGES = {
         "float_id",
         "deleted_post",
         "bad_row",
+        "line_poison",
     ),
     "select": (
         "taken_down",
@@ -119,6 +121,7 @@ MEANING = {
     Code.FLOAT_ID: "an id was stored as a number with a point and lost its last digits; store ids as text",
     Code.DELETED_POST: "deleted by its author; archives keep such posts for a while",
     Code.BAD_ROW: "a table row without picture or caption, or with an unknown split",
+    Code.LINE_POISON: "the process that read the line died, twice (crash or out of memory)",
     Code.TAKEN_DOWN: "taken down before (`pathclip data takedown`), or a copy of a picture that was",
     Code.NOT_LISTED: "not in the list of ids that was given",
     Code.SUPERSEDED_EDIT: "an older version of a post that was edited; the last one is used",

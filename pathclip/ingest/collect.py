@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pathclip.core import engine
-from pathclip.core.errors import UserError
+from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
 from pathclip.ingest.ahead import ahead_folder
@@ -19,7 +19,7 @@ from pathclip.ingest.retry import forget_known, known_pictures
 from pathclip.ingest.tables import read_rows, rows_to_tweets, writing_items
 from pathclip.ingest.tombstones import Tombstones
 from pathclip.pairs import Drop
-from pathclip.tweets import Chunk, Row, Tweet, archive_media, chunks, read
+from pathclip.tweets import Chunk, Fault, Item, Row, Tweet, archive_media, chunks, halves, read
 from pathclip.tweets.media_table import described, read_media_table
 from pathclip.tweets.packed import is_zip
 
@@ -136,7 +136,8 @@ def _read_tasks(config: IngestConfig, parts: Path, gone: Tombstones | None) -> l
 
 def _read_all(config: IngestConfig, tasks: list[ReadTask]) -> None:
     todo = [task for task in tasks if not _lines_file(task).is_file()]
-    for _ in track(engine.map(_read_chunk, todo, **config.engine_for(todo)), "input chunks", len(todo)):
+    reads = engine.map(_read_chunk, todo, on_lost=_read_apart, **config.engine_for(todo, apart=True))
+    for _ in track(reads, "input chunks", len(todo)):
         pass
 
 
@@ -189,17 +190,49 @@ def _all_chunks(sources: Iterable[Path]) -> Iterator[Chunk]:
 
 
 def _read_chunk(task: ReadTask) -> None:
+    _write_items(task, _items(task))
+
+
+def _items(task: ReadTask) -> Iterator[tuple[int, Item]]:
+    known = read_media_table(task.media_table) if task.media_table else {}
+    for number, item in read(task.chunk):
+        item = described(item, known) if known and isinstance(item, Tweet) else item
+        yield number, task.gone.obey(without_names(item))
+
+
+def _write_items(task: ReadTask, numbered: Iterable[tuple[int, Item]]) -> None:
     """Write the chunk's posts, rows and faults, and last of all how many lines it had."""
     last, lines = None, 0
-    known = read_media_table(task.media_table) if task.media_table else {}
     with writing_items(task.parts, task.number) as write:
-        for number, item in read(task.chunk):
+        for number, item in numbered:
             lines += number != last
             last = number
-            item = described(item, known) if known and isinstance(item, Tweet) else item
-            write(task.gone.obey(without_names(item)))
+            write(item)
     with atomic_write(_lines_file(task), "w") as handle:
         handle.write(str(lines))
+
+
+def _read_apart(task: ReadTask) -> None:
+    """Read a chunk one line of which kills every process that does, so that it alone is rejected."""
+    _write_items(task, _halved_items(task))
+
+
+def _held_items(task: ReadTask) -> list[tuple[int, Item]]:
+    return list(_items(task))
+
+
+def _halved_items(task: ReadTask) -> list[tuple[int, Item]]:
+    parts = halves(task.chunk)
+    if parts is None:
+        raise FaultError(
+            f"two processes died reading {task.chunk.path}; as plain JSON lines it can be searched"
+        )
+    if not parts:
+        line = task.chunk.first_line
+        return [(line, Fault("line_poison", "two processes died reading it", f"{task.chunk.name}:{line}"))]
+    tasks = [replace(task, chunk=chunk) for chunk in parts]
+    reads = engine.map(_held_items, tasks, engine="processes", workers=1, on_lost=_halved_items)
+    return [item for _, items in sorted(reads, key=lambda half: half[0].chunk.start) for item in items]
 
 
 def _lines_file(task: ReadTask) -> Path:

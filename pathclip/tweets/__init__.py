@@ -2,6 +2,7 @@
 
 from pathclip.tweets.archive import archive_files, archive_media, archive_sides
 from pathclip.tweets.fields import basename
+from pathclip.tweets.halves import halves
 from pathclip.tweets.hashtags import OPENPATH, canonical
 from pathclip.tweets.readers import Chunk, Item, chunks, read
 from pathclip.tweets.sniff import Shape, sniff
@@ -26,6 +27,7 @@ __all__ = [
     "canonical",
     "chunks",
     "clean",
+    "halves",
     "read",
     "sniff",
 ]

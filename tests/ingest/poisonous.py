@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pathclip.ingest import look
+from pathclip.ingest import collect, look
+from pathclip.tweets import Item
 
 POISON = "poison"
 
@@ -22,4 +23,20 @@ def look_at_many(task: look.LookTask) -> None:
 
 def _die_of(task: look.LookTask) -> None:
     if any(POISON in file for _, file in task.places):
+        os._exit(1)
+
+
+def held_items(task: collect.ReadTask) -> list[tuple[int, Item]]:
+    _die_of_line(task)
+    return collect._held_items(task)
+
+
+def read_chunk(task: collect.ReadTask) -> None:
+    _die_of_line(task)
+    collect._read_chunk(task)
+
+
+def _die_of_line(task: collect.ReadTask) -> None:
+    data = task.chunk.path.read_bytes()
+    if POISON.encode() in data[task.chunk.start : task.chunk.end]:
         os._exit(1)

@@ -5,7 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 from looking import codes, rejects, shard_bytes
 
+from pathclip.core.errors import FaultError
 from pathclip.ingest import IngestConfig, check, collect, ingest, look
+from pathclip.tweets import Chunk, halves
 
 
 @pytest.fixture
@@ -36,3 +38,41 @@ def test_a_picture_that_kills_its_process_is_rejected_alone(config, dump, tmp_pa
     thumbs = pq.read_table(config.out / "private" / "thumbs.parquet").to_pylist()
     assert [row["jpg"] for row in thumbs if row["code"] == "image_poison"] == [None], "it is not opened again"
     assert check(config.out).ok
+
+
+def test_a_line_that_kills_its_process_is_rejected_alone(config, dump, tmp_path, monkeypatch):
+    clean = ingest(config.replace(out=tmp_path / "clean"))
+    lines = dump.tweets.read_text().splitlines(keepends=True)
+    dump.tweets.write_text("".join([*lines[:3], '{"id": "9", "text": "poison"}\n', "\n", *lines[3:]]))
+    poisoned = config.replace(sources=(dump.folder / "tweets.jsonl",), engine="processes")
+    monkeypatch.setattr(collect, "_held_items", poisonous.held_items)
+    monkeypatch.setattr(collect, "_read_chunk", poisonous.read_chunk)
+    report = ingest(poisoned)
+    assert codes(config.out) == {"l:tweets.jsonl:4": "line_poison"}
+    assert (report.data["lines"], report.kept, clean.data["lines"]) == (6, 5, 5)
+    assert shards(config.out) == shards(tmp_path / "clean")
+    assert check(config.out).ok
+
+
+def test_a_source_that_kills_its_reader_and_has_no_plain_lines_is_named(config, tmp_path, monkeypatch):
+    table = tmp_path / "table.csv"
+    table.write_text("image,caption\np1.jpg,poison\n")
+    monkeypatch.setattr(collect, "_read_chunk", poisonous.read_chunk)
+    with pytest.raises(FaultError, match=r"two processes died reading .*table\.csv"):
+        ingest(config.replace(sources=(table,), engine="processes"))
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb\n\ncc\n", "a", "a\n", "\n\n\n", "long line first\nb", "b\nlong line last\n"]
+)
+def test_halves_hold_the_same_lines(tmp_path, text):
+    path = tmp_path / "a.jsonl"
+    path.write_text(text)
+    found, waiting = [], [Chunk(path, "a", "jsonl")]
+    while waiting:
+        chunk = waiting.pop(0)
+        parts = halves(chunk)
+        waiting = [*parts, *waiting]
+        if not parts:
+            found.append((chunk.first_line, path.read_bytes()[chunk.start : chunk.end].decode()))
+    assert found == list(enumerate(text.splitlines(keepends=True), 1))

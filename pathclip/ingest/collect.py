@@ -112,7 +112,9 @@ def collect(
     return collected
 
 
-def collect_share(config: IngestConfig, parts: Path, gone: Tombstones) -> tuple[int, int]:
+def collect_share(
+    config: IngestConfig, parts: Path, gone: Tombstones, scorer: Scorer | None = None
+) -> tuple[int, int]:
     """What of `collect` falls to ``config.rank``: its chunks, then, once all are read, its pictures.
 
     Returns:
@@ -124,7 +126,7 @@ def collect_share(config: IngestConfig, parts: Path, gone: Tombstones) -> tuple[
     if unread := sum(not _lines_file(task).is_file() for task in read_tasks):
         return unread, 0
     look_tasks = list(_look_tasks(config, _collected(config, read_tasks, parts, gone)))
-    _look_all(config, look_tasks[mine])
+    _look_all(config, [replace(task, scorer=scorer) for task in look_tasks[mine]])
     return 0, sum(not picture_file(task).is_file() for task in look_tasks)
 
 

@@ -16,6 +16,7 @@ from pathclip.core.files import claim
 from pathclip.ingest.collect import collect_share
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.key import load_key
+from pathclip.ingest.look import Scorer
 from pathclip.ingest.record import difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport
 from pathclip.ingest.tombstones import Tombstones
@@ -25,7 +26,7 @@ __all__ = ["ranks_at_work", "run_rank"]
 WAIT_S = 600.0
 
 
-def run_rank(config: IngestConfig) -> IngestReport:
+def run_rank(config: IngestConfig, scorer: Scorer | None = None) -> IngestReport:
     """Do this rank's share; the report has no counts, and its messages say what other ranks still owe.
 
     Raises:
@@ -36,7 +37,7 @@ def run_rank(config: IngestConfig) -> IngestReport:
         if not owned:
             raise UserError(f"rank {config.rank} of {config.world_size} already works on {config.out}")
         key = _begin(config)
-        unread, unseen = collect_share(config, private / "parts", Tombstones.load(private, key))
+        unread, unseen = collect_share(config, private / "parts", Tombstones.load(private, key), scorer)
     share = f"rank {config.rank} of {config.world_size}"
     if unread:
         message = f"{share}: read its share; {unread} chunks are with others: then run the array again"

@@ -77,7 +77,7 @@ def ingest(config: IngestConfig, *, scorer: Scorer | None = None) -> IngestRepor
         )
     _make_private(private)
     if config.world_size > 1:
-        return run_rank(config)
+        return run_rank(config, scorer)
     with claim(private / "lock") as owned:
         if owned and (at_work := ranks_at_work(private)):
             raise UserError(

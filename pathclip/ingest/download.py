@@ -1,21 +1,15 @@
-"""Fetch the pictures that posts name and no folder holds: off unless asked, guarded, each once.
-
-Files lie in ``private/media`` under the SHA-256 of their bytes; a ledger says what became of every URL.
-"""
+"""Fetch the pictures that posts name and no folder holds: off unless asked, guarded, each once."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -25,17 +19,16 @@ from pydantic import Field
 
 from pathclip.core.config import Config
 from pathclip.core.extras import require
-from pathclip.core.files import atomic_write
 from pathclip.core.progress import track
 from pathclip.ingest.guard import BlockedError, Resolve, Target, check, resolve
+from pathclip.ingest.ledger import Fetched, Ledger
 
-__all__ = ["DownloadConfig", "Fetched", "Ledger", "copy_store", "download"]
+__all__ = ["DownloadConfig", "download"]
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 GONE = frozenset({404, 410, 451})
 MAX_REDIRECTS = 3
 MAX_WAIT_S = 300.0
-LEDGER = "ledger.jsonl"
 AGENT = "pathclip (research; https://pypi.org/project/pathclip)"
 
 
@@ -51,87 +44,6 @@ class DownloadConfig(Config):
     tries: int = Field(4, ge=1, description="attempts in all, for errors that pass")
     per_second: float = Field(10.0, gt=0, description="requests, over all connections")
     connections: int = Field(4, ge=1, description="at once")
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What became of one URL.
-
-    Attributes:
-        state: ``ok``, ``gone``, ``blocked``, ``oversized``, ``no_picture``, or ``failed`` (that may pass).
-        sha256: Of the bytes, where they came.
-        detail: The reason, otherwise.
-    """
-
-    state: str
-    sha256: str | None = None
-    detail: str = ""
-
-
-class Ledger:
-    """What became of every URL, across runs; the last line of a URL counts.
-
-    URLs stand in it as hashes, so that nothing of a post that was taken down is left in it.
-
-    Args:
-        store: The folder of the files.
-    """
-
-    def __init__(self, store: Path) -> None:
-        self.store = store
-        self._rows: dict[str, Fetched] = {}
-        self._lock = threading.Lock()
-        for line in self._lines():
-            try:
-                row = json.loads(line)
-                url = row.pop("url")
-                self._rows[url] = Fetched(**row)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue  # a line torn by a kill: the URL is asked again
-
-    def get(self, url: str) -> Fetched | None:
-        """What is known of a URL; a file that is no longer there is not."""
-        found = self._rows.get(_name(url))
-        if found is not None and found.state == "ok" and not (self.store / self.file(found)).is_file():
-            return None
-        return found
-
-    @staticmethod
-    def file(fetched: Fetched) -> str:
-        """The file's path in the store."""
-        assert fetched.sha256 is not None
-        return f"{fetched.sha256[:2]}/{fetched.sha256}"
-
-    def add(self, url: str, fetched: Fetched, data: bytes | None = None) -> None:
-        """Keep the bytes, then the line that vouches for them."""
-        if data is not None:
-            path = self.store / self.file(fetched)
-            if not path.is_file():
-                with atomic_write(path) as handle:
-                    handle.write(data)
-        with self._lock:
-            self._rows[_name(url)] = fetched
-            self.store.mkdir(parents=True, exist_ok=True)
-            with open(self.store / LEDGER, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps({"url": _name(url), **asdict(fetched)}) + "\n")
-                handle.flush()
-                os.fsync(handle.fileno())
-
-    def _lines(self) -> list[str]:
-        path = self.store / LEDGER
-        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-
-
-def copy_store(store: Path, to: Path) -> None:
-    """The same store again: a ledger of its own, the pictures as links to the same bytes."""
-
-    def copy(source: str, target: str) -> None:
-        if Path(source).name == LEDGER:
-            shutil.copy2(source, target)
-        else:
-            os.link(source, target)
-
-    shutil.copytree(store, to, copy_function=copy)
 
 
 def download(
@@ -299,7 +211,3 @@ def _retry_after(value: str | None) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (TypeError, ValueError):
         return None
-
-
-def _name(url: str) -> str:
-    return hashlib.sha256(url.encode()).hexdigest()[:32]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pathclip.ingest.collect import Collected
 from pathclip.ingest.config import IngestConfig
-from pathclip.ingest.download import Fetched, Ledger, download
+from pathclip.ingest.download import download
+from pathclip.ingest.ledger import Fetched, Ledger
 from pathclip.ingest.nominate import nominate
 from pathclip.pairs import Drop
 

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from pathclip.core.files import atomic_path, read_json, write_json
 from pathclip.ingest.card import read_card, settings_of, write_card
-from pathclip.ingest.download import Ledger
 from pathclip.ingest.export import FOLDER, export_to, post_ids
 from pathclip.ingest.journal import Journal
+from pathclip.ingest.ledger import Ledger
 from pathclip.ingest.media import names_of
 from pathclip.ingest.report import recount
 from pathclip.ingest.report_page import write_page

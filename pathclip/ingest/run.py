@@ -15,12 +15,12 @@ from pathclip.ingest.ahead import clear_ahead
 from pathclip.ingest.card import merged, read_card, write_card
 from pathclip.ingest.collect import Collected, collect, media_roots
 from pathclip.ingest.config import IngestConfig
-from pathclip.ingest.download import copy_store
 from pathclip.ingest.fetch import fetcher
 from pathclip.ingest.generation import clear_leftovers, swap_in
 from pathclip.ingest.job_array import ranks_at_work, run_rank
 from pathclip.ingest.journal import finish
 from pathclip.ingest.key import load_key
+from pathclip.ingest.ledger import copy_store
 from pathclip.ingest.look import Scorer
 from pathclip.ingest.materialise import materialise
 from pathclip.ingest.media import Place

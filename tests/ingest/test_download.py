@@ -12,8 +12,9 @@ from looking import kept, rejects
 from pathclip.core.errors import UserError
 from pathclip.ingest import IngestConfig, ingest, takedown
 from pathclip.ingest import download as module
-from pathclip.ingest.download import DownloadConfig, Ledger, download
+from pathclip.ingest.download import DownloadConfig, download
 from pathclip.ingest.guard import BlockedError, check, is_public
+from pathclip.ingest.ledger import Ledger
 from pathclip.ingest.requests import Requests
 
 httpx = pytest.importorskip("httpx")

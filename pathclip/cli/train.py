@@ -13,7 +13,8 @@ from pathclip.cli.app import JsonOption, Outcome, SetOption, app, verb
 @verb(app, "train")
 def train(
     config: Annotated[
-        Path | None, typer.Argument(help="TOML file of the run; may be left out with --resume.")
+        Path | None,
+        typer.Argument(help="TOML file, or a preset: plip, quilt, tiny-cpu; none with --resume."),
     ] = None,
     set_: SetOption = None,
     resume: Annotated[
@@ -29,16 +30,17 @@ def train(
     Writes a run folder: config.toml, metrics.jsonl, curves.png, checkpoints/ and, at the end, model/, which
     `pathclip classify --model RUN` and open_clip both read. Kill it at any time; --resume goes on.
 
-    Example: pathclip train config.toml --set data.dataset=tiles --set out=runs/first
+    Example: pathclip train tiny-cpu --set data.dataset=tiles --set out=runs/first
     """
     from pathclip.core.config import load_config
     from pathclip.core.errors import UserError
     from pathclip.training import TrainConfig, load_run_config
     from pathclip.training import train as run_training
     from pathclip.training.plan import make_plan
+    from pathclip.training.presets import preset_file
 
     if config is not None:
-        chosen = load_config(TrainConfig, config, set_ or ())
+        chosen = load_config(TrainConfig, preset_file(config), set_ or ())
     elif resume is not None:
         chosen = load_run_config(resume, set_)
     else:

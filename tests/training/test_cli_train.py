@@ -8,6 +8,10 @@ from shard_factory import make_dataset
 from typer.testing import CliRunner
 
 from pathclip.cli.__main__ import app
+from pathclip.core.config import load_config
+from pathclip.encoders import shipped_configs
+from pathclip.training import TrainConfig
+from pathclip.training.presets import preset_file, presets
 
 MODEL = {
     "embed_dim": 16,
@@ -82,6 +86,27 @@ def test_a_mistake_is_one_line_and_exit_code_2(config: Path, arguments: list[str
     assert code == 2
     assert message in report["error"]
     assert "\n" not in report["error"]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_a_whole_config(name: str) -> None:
+    config = load_config(TrainConfig, preset_file(name))
+    assert config.model.name in (*shipped_configs(), "ViT-B-32-quickgelu")
+    assert config.schedule.epochs
+
+
+def test_a_preset_goes_by_its_name(config: Path) -> None:
+    code, plan = invoke("tiny-cpu", "--set", "data.dataset=data", "--set", "batch.size=6", "--dry-run")
+    assert code == 0
+    assert plan["config"]["batch"]["augment"]["restain"] == 0.5
+    assert plan["steps"] == 12 * 60 // 6
+
+
+def test_a_file_of_a_presets_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plip").write_text("seed = 3\n")
+    assert preset_file("plip") == Path("plip")
+    assert preset_file("quilt").name == "quilt.toml"
 
 
 def test_a_second_run_into_the_same_folder_names_resume(config: Path) -> None:

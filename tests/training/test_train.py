@@ -234,6 +234,14 @@ def test_sigterm_saves_and_ends_cleanly(config: TrainConfig, tmp_path: Path) -> 
     assert json.loads((tmp_path / "run" / named / "meta.json").read_text())["step"] == report["steps"]
 
 
+def felt(name: str, weights: torch.Tensor) -> torch.Tensor:
+    """Without the biases of keys: softmax does not feel them, and AdamW follows the rounding of a zero."""
+    if not name.endswith("attn.in_proj_bias"):
+        return weights
+    query, _, value = weights.chunk(3)
+    return torch.cat([query, value])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_two_ranks_reach_the_weights_of_one(config: TrainConfig, tmp_path: Path, pieces: int) -> None:
@@ -253,7 +261,8 @@ def test_two_ranks_reach_the_weights_of_one(config: TrainConfig, tmp_path: Path,
     assert losses(tmp_path / "two") == pytest.approx(losses(one.run), rel=1e-5)
     a, b = (load_file(run / "model" / "open_clip_model.safetensors") for run in (one.run, tmp_path / "two"))
     for name in a:
-        assert torch.allclose(a[name], b[name], rtol=1e-3, atol=2e-4), name
+        x, y = felt(name, a[name]), felt(name, b[name])
+        assert torch.allclose(x, y, rtol=1e-3, atol=2e-4), name
     keys = [(tmp_path / "two" / "keys" / f"rank{r}.bin").read_bytes() for r in (0, 1)]
     whole = (one.run / "keys" / "rank0.bin").read_bytes()
     for step in range(5):  # 9 samples a step: 4 on the first rank, 5 on the second

@@ -109,7 +109,7 @@ def _fetch(
             answer = _attempt(client, url, config, pace, resolver)
         except BlockedError as error:
             return Fetched("blocked", detail=str(error)), None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             trouble = f"{type(error).__name__}: {error}"
         else:
             if isinstance(answer, tuple):
@@ -139,7 +139,7 @@ def _attempt(
         pace.wait()
         with _open(client, target) as response:
             if response.is_redirect:
-                url = urljoin(url, response.headers.get("location", ""))
+                url = _redirected(url, response.headers.get("location", ""))
                 continue
             status = response.status_code
             if status in RETRIED:
@@ -148,6 +148,13 @@ def _attempt(
                 return Fetched("gone" if status in GONE else "blocked", detail=f"HTTP {status}"), None
             return _body(response, config)
     raise BlockedError(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise BlockedError(f"redirected to no URL: {error}") from None
 
 
 def _open(client: Any, target: Target) -> Any:

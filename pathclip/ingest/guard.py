@@ -16,7 +16,21 @@ Resolve = Callable[[str], Iterable[str]]
 
 HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))+")
 NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
-NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+CLOSED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "64:ff9b:1::/48",  # translation within a network
+            "2001::/32",  # Teredo
+            "2002::/16",  # 6to4
+            "192.88.99.0/24",  # its relays
+            "fec0::/10",  # site-local of old
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+"""Never public, whatever a version of Python thinks. Source: IANA's special-purpose address registries."""
 MAX_URL = 2048
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -53,14 +67,12 @@ def check(url: str, hosts: Iterable[str], resolve: Resolve) -> Target:
     Raises:
         BlockedError: If the scheme is not https, the host is not allowed or written as an address,
             credentials or another port are given, or any address of the host is not public.
+        OSError: If the name server does not answer, which may pass.
     """
     host = _host(url)
     if not any(_matches(host, allowed.lower()) for allowed in hosts):
         raise BlockedError(f"host {host} is not among the allowed ones")
-    try:
-        addresses = list(resolve(host))
-    except OSError as error:
-        raise BlockedError(f"host {host} has no address: {error}") from None
+    addresses = list(resolve(host))
     if not addresses:
         raise BlockedError(f"host {host} has no address")
     for address in addresses:
@@ -74,6 +86,8 @@ def is_public(address: str) -> bool:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
+        return False
+    if any(found in network for network in CLOSED if network.version == found.version):
         return False
     decisive = _embedded(found) or found
     return decisive.is_global and not (
@@ -115,6 +129,6 @@ def _embedded(address: Address) -> ipaddress.IPv4Address | None:
     """The IPv4 address that an IPv6 one stands for."""
     if not isinstance(address, ipaddress.IPv6Address):
         return None
-    if any(address in network for network in NAT64):
+    if address in NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+    return address.ipv4_mapped

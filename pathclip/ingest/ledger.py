@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pathclip.core.files import atomic_write
 
-__all__ = ["Fetched", "Ledger", "copy_store"]
+__all__ = ["LEDGER", "Fetched", "Ledger", "copy_store"]
 
 LEDGER = "ledger.jsonl"
 

@@ -16,7 +16,7 @@ from pathclip.core.files import atomic_path, read_json, write_json
 from pathclip.ingest.card import read_card, settings_of, write_card
 from pathclip.ingest.export import FOLDER, export_to, post_ids
 from pathclip.ingest.journal import Journal
-from pathclip.ingest.ledger import Ledger
+from pathclip.ingest.ledger import LEDGER, Ledger
 from pathclip.ingest.media import names_of
 from pathclip.ingest.report import recount
 from pathclip.ingest.report_page import write_page
@@ -154,9 +154,16 @@ def _pictures(journal: Journal, private: Path, names: set[str]) -> None:
         edit(journal, path, picture)
     stems = names | (hashes - staying - {None})
     store = private / "media"
+    gone: set[str] = set()
     for file in sorted(store.rglob("*")) if store.is_dir() else ():
-        if file.is_file() and ({file.name, file.name.partition(".")[0]} & stems):
+        own = {file.name, file.name.partition(".")[0], file.relative_to(store).as_posix()}
+        if file.is_file() and own & stems:
             journal.delete(file.relative_to(journal.out).as_posix())
+            gone.add(file.name)
+    if gone and (store / LEDGER).is_file():
+        lines = (store / LEDGER).read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not any(name in line for name in gone)]
+        journal.staged(f"private/media/{LEDGER}").write_text("".join(kept), encoding="utf-8")
 
 
 def _rejects(journal: Journal, private: Path, found: Survey, places: list[str]) -> None:

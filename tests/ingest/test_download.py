@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 from pathlib import Path
 
@@ -99,6 +100,10 @@ NOT_PUBLIC += [
 ]
 
 
+NOT_PUBLIC += ["64:ff9b:1:a00:0:100:808:808", "2001:0:4136:e378:8000:63bf:f7f7:f7f7", "2002:808:808::1"]
+NOT_PUBLIC += ["fec0::1", "3fff::1", "192.88.99.1"]
+
+
 @pytest.mark.parametrize("address", NOT_PUBLIC)
 def test_a_host_that_stands_for_no_public_address_is_refused(address: str) -> None:
     with pytest.raises(BlockedError, match="which is not public"):
@@ -186,6 +191,22 @@ def test_a_name_that_is_bound_anew_between_requests_is_caught(tmp_path: Path) ->
     (found,), _ = fetch(server, tmp_path, "a", resolver=lambda host: answers.pop(0))
     assert found.state == "blocked"
     assert [request.url.host for request in server.seen] == [PUBLIC]
+
+
+def test_a_redirect_to_no_url_is_a_reject_and_no_crash(tmp_path: Path) -> None:
+    (found,), _ = fetch(Server(a=(302, {"location": "https://[x/a.jpg"})), tmp_path, "a")
+    assert found.state == "blocked"
+
+
+def test_a_name_server_that_is_away_is_a_failure_that_may_pass(tmp_path: Path) -> None:
+    def away(host: str) -> list[str]:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    server = Server(a=b"\xff\xd8")
+    (found,), waits = fetch(server, tmp_path, "a", resolver=away)
+    assert (found.state, len(waits)) == ("failed", 2)
+    (again,), _ = fetch(server, tmp_path, "a", retry_failed=True)
+    assert again.state == "ok"
 
 
 def test_errors_that_pass_are_tried_again_and_others_are_not(tmp_path: Path) -> None:
@@ -293,6 +314,7 @@ def test_takedown_purges_the_store_of_the_picture_and_keeps_the_others(online, t
     assert len([p for p in store.rglob("*") if p.is_file()]) == 3
     takedown(tmp_path / "d", Requests(posts={"2": "request"}))
     assert len([p for p in store.rglob("*") if p.is_file()]) == 2
+    assert len((store / "ledger.jsonl").read_text().splitlines()) == 1
     again = run(dump, tmp_path / "d", download={"enabled": True}, force_new=True)
     assert again.data["kept"] == 2
     assert len(server.seen) == 2

@@ -16,6 +16,7 @@ from pathclip.core.errors import UserError
 from pathclip.core.files import read_json, write_json
 from pathclip.pairs.images import decode, read_header
 from pathclip.pairs.pair import Drop
+from pathclip.pairs.scaled import LOOK_SIDE_PX, small_picture
 from pathclip.pairs.score import score
 
 __all__ = ["FittedFilter", "fit_filter", "read_labels"]
@@ -104,7 +105,7 @@ class FittedFilter:
         if (
             not isinstance(data, dict)
             or data.get("schema") != SCHEMA
-            or list(data["features"]) != [*FEATURES]
+            or list(data.get("features", ())) != [*FEATURES]
         ):
             raise UserError(
                 f"{path} is no filter of this version; fit it again with `pathclip data fit-filter`"
@@ -216,7 +217,8 @@ def _threshold(of_micrographs: Values) -> float:
 
 
 def _scores(path: Path) -> dict[str, Any] | Drop:
+    """As the ingest scores the picture: from the same small one."""
     data = path.read_bytes()
     header = read_header(data, max_pixels=MAX_PIXELS)
-    image = header if isinstance(header, Drop) else decode(data)
-    return image if isinstance(image, Drop) else score(image)
+    image = header if isinstance(header, Drop) else decode(data, min_side_px=LOOK_SIDE_PX, header=header)
+    return image if isinstance(image, Drop) else score(small_picture(image))

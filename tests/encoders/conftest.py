@@ -9,9 +9,9 @@ from PIL import Image
 from pathclip.encoders import DualEncoder, create
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def model() -> DualEncoder:
-    """A ViT that runs in milliseconds."""
+    """A ViT that runs in milliseconds, new for each test: saving one writes down where it lies."""
     return create(Path(__file__).with_name("small.json")).eval()
 
 

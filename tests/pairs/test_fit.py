@@ -76,6 +76,17 @@ def test_the_probability_is_scikit_learns(labels: Path) -> None:
     assert [fitted.probability(s) for s in scores] == pytest.approx(expected.tolist(), abs=1e-9)
 
 
+def test_a_picture_is_scored_as_the_ingest_scores_it(tmp_path: Path) -> None:
+    from pathclip.ingest.config import CollectConfig
+    from pathclip.ingest.look import look_at
+    from pathclip.pairs.fit import _scores
+
+    large = Image.fromarray(paint_tile(CLASSES[0], 3, 700)).resize((1400, 1100))
+    large.save(tmp_path / "large.jpg", quality=90)
+    columns, _ = look_at(tmp_path / "large.jpg", CollectConfig())
+    assert json.loads(columns["scores"]) == _scores(tmp_path / "large.jpg")
+
+
 def test_mistakes_are_one_line(labels: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a CSV with the columns image, label"):
         read_labels(tmp_path / "no.csv")
@@ -87,7 +98,7 @@ def test_mistakes_are_one_line(labels: Path, tmp_path: Path) -> None:
         fit_filter(row for row in rows if row[1])
     with pytest.raises(UserError, match=r"filter.model: .* does not exist"):
         FittedFilter.load(tmp_path / "no.json")
-    (tmp_path / "odd.json").write_text("{}")
+    (tmp_path / "odd.json").write_text('{"schema": "pathclip.filter/1"}')
     with pytest.raises(UserError, match="is no filter of this version"):
         FittedFilter.load(tmp_path / "odd.json")
 

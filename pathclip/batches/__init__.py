@@ -5,6 +5,7 @@ from pathclip.batches.config import AugmentConfig, BatchConfig
 from pathclip.batches.decode import BadImageError, decode_crop
 from pathclip.batches.loader import ShardLoader
 from pathclip.batches.order import Order
+from pathclip.batches.stage import staged
 
 __all__ = [
     "AugmentConfig",
@@ -16,4 +17,5 @@ __all__ = [
     "caption_id",
     "decode_crop",
     "stable_id",
+    "staged",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,7 @@ class Batch:
         positive_ids: int64 (B,), from the samples' ``positive_id``.
         caption_ids: int64 (B,), from the captions drawn.
         keys: The samples, in order.
+        sampler: Where the stream stands after this batch; what `ShardLoader.load_state_dict` takes.
     """
 
     images: Tensor
@@ -28,6 +29,7 @@ class Batch:
     positive_ids: Tensor
     caption_ids: Tensor
     keys: list[str]
+    sampler: dict[str, int] = field(default_factory=dict)
 
 
 def stable_id(text: str) -> int:

@@ -38,6 +38,14 @@ class BatchConfig(Config):
 
     size: int = Field(64, ge=1, description="samples per step, over all ranks together")
     captions: Literal["any", "first"] = Field("any", description="draw any caption of a sample, or its first")
-    workers: int = Field(2, ge=0, description="threads that decode ahead; 0 decodes in the training thread")
+    workers: int | None = Field(
+        None,
+        ge=0,
+        description="that decode ahead; 0 decodes in the training thread; unset: two, for a GPU as many as "
+        "there are cores for it, at most 16",
+    )
+    processes: bool | None = Field(
+        None, description="workers are processes instead of threads; unset: where a GPU is to be fed"
+    )
     prefetch: int = Field(2, ge=1, description="batches prepared ahead")
     augment: AugmentConfig = Field(default_factory=AugmentConfig)

@@ -40,12 +40,12 @@ class Outcome:
     """What a verb did.
 
     Attributes:
-        data: The JSON object of ``--json``.
+        data: The JSON object of ``--json``; None where another process of the job prints it.
         text: What a person sees instead: text or rich renderables, printed in order.
         exit_code: 0 done, 1 partial failure.
     """
 
-    data: dict[str, Any]
+    data: dict[str, Any] | None
     text: list[Any] = field(default_factory=list)
     exit_code: int = 0
 
@@ -91,7 +91,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def _show(outcome: Outcome, as_json: bool) -> None:
-    if as_json:
+    if as_json and outcome.data is not None:
         typer.echo(strict_json(outcome.data))
         return
     if outcome.text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,8 @@ def train(
         plan = make_plan(chosen)
         return Outcome(plan.data(), [plan.text()])
     result = run_training(chosen, resume=resume)
+    if os.environ.get("RANK", "0") != "0":  # one process of several tells
+        return Outcome(None)
     return Outcome(_data(result), [_text(result)])
 
 

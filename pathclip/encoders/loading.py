@@ -16,6 +16,7 @@ from pathclip.encoders.convert import architecture_from_hf, architecture_from_we
 from pathclip.encoders.encoder import DualEncoder, Source
 from pathclip.encoders.folder import CONFIG_NAME, RECORD_NAME
 from pathclip.encoders.hub import hub_folder, looks_like_hub_name
+from pathclip.encoders.slices import read_slices
 from pathclip.encoders.weights import find_weights, load_strictly, read_weights
 
 __all__ = ["load"]
@@ -90,13 +91,14 @@ def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncode
 def _checkpoint_folder(folder: Path, name: str) -> DualEncoder:
     """A step of a run, ``RUN/checkpoints/step-N``; built as the exported model is, or by its name."""
     exported, path = folder.parent.parent / "model" / CONFIG_NAME, folder / CHECKPOINT_WEIGHTS
+    whole = path.is_file()
     title = str(_record(folder / CHECKPOINT_NAME).get("model"))
     if exported.is_file():
         architecture = checked(title, read_json(exported), place=str(exported))
     else:
         architecture = find_architecture(title)
-    model = _filled(architecture, read_weights(path), path)
-    model.source = Source(name, path)
+    model = _filled(architecture, read_weights(path) if whole else read_slices(folder, "model"), path)
+    model.source = Source(name, path if whole else None)
     return model
 
 

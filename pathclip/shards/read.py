@@ -35,7 +35,6 @@ class ShardReader:
         self.path = Path(path)
         self._map: mmap.mmap | None = None
         self._rows: np.ndarray | None = None
-        self._keys: list[str] | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -75,7 +74,7 @@ class ShardReader:
             self._map = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_map": None, "_rows": self._rows, "_keys": None}
+        return {"path": self.path, "_map": None, "_rows": self._rows}
 
     def _member(self, i: int, column: int) -> memoryview:
         offset, size = (int(v) for v in self.rows[i, 2 * column : 2 * column + 2])
@@ -83,18 +82,24 @@ class ShardReader:
 
     def _bytes(self) -> memoryview:
         if self._map is None:
-            try:
-                with open(self.path, "rb") as handle:
-                    self._map = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                raise UserError(f"shard {self.path} cannot be read: {error}") from None
-            ends = self.rows[:, 0::2] + self.rows[:, 1::2]
-            if len(ends) and int(ends.max()) > len(self._map):
-                raise UserError(
-                    f"shard {self.path} is cut: {len(self._map)} bytes, its index ends at {int(ends.max())};"
-                    " run `pathclip data verify` and write it again"
-                )
+            self._map = self._open()
+        if self._map.size() < len(self._map):  # to read on would kill the process
+            raise UserError(f"shard {self.path} was cut while it was in use")
         return memoryview(self._map)
+
+    def _open(self) -> mmap.mmap:
+        try:
+            with open(self.path, "rb") as handle:
+                content = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise UserError(f"shard {self.path} cannot be read: {error}") from None
+        ends = self.rows[:, 0::2] + self.rows[:, 1::2]
+        if len(ends) and int(ends.max()) > len(content):
+            raise UserError(
+                f"shard {self.path} is cut: {len(content)} bytes, its index ends at {int(ends.max())};"
+                " run `pathclip data verify` and write it again"
+            )
+        return content
 
 
 @dataclass(frozen=True, slots=True)

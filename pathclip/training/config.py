@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from pathclip.batches import BatchConfig
 from pathclip.core.config import Config
@@ -36,6 +36,11 @@ class DataConfig(Config):
         (), description="dataset folder(s) that `pathclip ingest` wrote, or webdataset tars"
     )
     split: str = Field("train", description="the split to train on")
+    weights: tuple[PositiveFloat, ...] = Field(
+        (),
+        description="passes over each dataset within a pass over all: 2 takes every sample twice, 0.5 every "
+        "second time; unset: 1 each",
+    )
 
 
 class ModelConfig(Config):
@@ -63,6 +68,12 @@ class OptimConfig(Config):
     )
     max_norm_ratio: float | None = Field(
         None, gt=1, description="skip a step whose gradient norm is this many times the recent median"
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="each block below a tower's output learns at this share of the next one's",
     )
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a running average of the weights, judged and exported instead"
@@ -117,6 +128,12 @@ class EvalConfig(Config):
     """What is measured while training, under names of the user's choice."""
 
     every_steps: int = Field(0, ge=0, description="0: at the end only")
+    early_stop: str | None = Field(
+        None,
+        description='set and metric, for example "tiles.balanced_accuracy": end when it stops rising, and '
+        "export the weights that were best by it",
+    )
+    patience: int = Field(3, ge=1, description="evaluations without a better one before the run ends")
     zeroshot: dict[str, ZeroShotSet] = Field(default_factory=dict)
     retrieval: dict[str, RetrievalSet] = Field(default_factory=dict)
 
@@ -134,6 +151,9 @@ class WatchConfig(Config):
 
     every_steps: int = Field(1, ge=1, description="a row of metrics.jsonl every so many steps")
     tensorboard: bool = Field(False, description="also write tensorboard/ (extra: tracking)")
+    wandb: str | None = Field(
+        None, description="also tell Weights & Biases, under this project (extra: tracking)"
+    )
 
 
 class TrainConfig(Config):
@@ -150,9 +170,15 @@ class TrainConfig(Config):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     watch: WatchConfig = Field(default_factory=WatchConfig)
     prompts: str | None = Field(None, description="prompt file or shipped set that goes with the model")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the towers; weights stay float32")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of the towers; weights stay float32"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     seed: int = Field(0, ge=0, description="of weights, order, captions, augmentation and dropout")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="with several ranks: each has the whole model, or a slice of it (FSDP2)"
+    )
+    compile: bool = Field(False, description="have torch compile the towers; not to the bit")
     threads: int | None = Field(None, ge=1, description="torch's threads on the CPU; unset: as they are")
     deterministic: bool | None = Field(None, description="same bits every time; unset: on the CPU")
     max_bad_steps: int = Field(10, ge=0, description="steps in a row without a finite loss before giving up")

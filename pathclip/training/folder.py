@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ FIXED = ("data", "model", "seed")  # what a resumed run may not change
 def open_run(config: TrainConfig | None, resume: str | Path | None, world: World) -> tuple[TrainConfig, Path]:
     """The resolved config and the run folder, made or found.
 
+    Where torchrun starts the ranks again after it lost one, the run that they left is the one to go on with.
+
     Raises:
         UserError: If ``out`` is missing or holds a run, or ``resume`` holds none or was made differently.
     """
@@ -28,6 +31,8 @@ def open_run(config: TrainConfig | None, resume: str | Path | None, world: World
     if config is None or config.out is None:
         raise UserError("out is not set: name the run folder, for example --set out=runs/first")
     run = config.out.resolve()
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and is_run(run):  # torchrun lost a rank
+        return _reopened(config, run), run
     if world.first and is_run(run):
         raise UserError(f"{run} already holds a run; go on with --resume {run}, or choose another out")
     world.wait()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from pathclip.encoders import DualEncoder
@@ -88,8 +89,18 @@ def cached_backward(
     return value.detach()
 
 
-def _not_exchanged(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
+@contextlib.contextmanager
+def _not_exchanged(module: nn.Module) -> Iterator[None]:
+    """Inside the block gradients stay on this rank."""
+    if isinstance(module, DistributedDataParallel):
+        with module.no_sync():
+            yield
+    elif isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(False)
+        yield
+        module.set_requires_gradient_sync(True)
+    else:
+        yield
 
 
 @contextlib.contextmanager

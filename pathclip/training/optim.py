@@ -1,26 +1,92 @@
-"""AdamW over two groups, and the learning rate as a function of the step."""
+"""AdamW over groups of weights, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from pathclip.training.config import OptimConfig, ScheduleConfig
+from pathclip.training.sharding import sliced_like
 
-__all__ = ["build_optimizer", "learning_rate"]
+__all__ = ["build_optimizer", "learning_rate", "load_named_state", "named_state"]
+
+BLOCK = re.compile(r"(?:resblocks|blocks|layers|stages)\.(\d+)\.")
+FIRST = re.compile(
+    r"(?:conv1|patch_embed|stem|class_embedding|positional_embedding|pos_embed|token_embedding|ln_pre)"
+)
+NamedState = dict[str, dict[str, Tensor]]
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves biases, norms and the scale (fewer than 2 axes) alone."""
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in wanted if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in wanted if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    """AdamW that decays matrices and leaves biases, norms and the scale (fewer than 2 axes) alone.
+
+    With ``layer_decay`` d, a weight that lies n blocks below its tower's output learns at d^n of the rate.
+    Each group's share stands in its ``lr_share``.
+    """
+    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    shares = _shares(wanted, config.layer_decay)
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for matrices in (True, False):
+        for name, p in wanted.items():
+            if (p.ndim >= 2) == matrices:
+                groups.setdefault((matrices, shares[name], isinstance(p, DTensor)), []).append(p)
+    return torch.optim.AdamW(
+        [
+            {"params": params, "weight_decay": config.weight_decay if matrices else 0.0, "lr_share": share}
+            for (matrices, share, _), params in groups.items()
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def _shares(names: Mapping[str, nn.Parameter], decay: float | None) -> dict[str, float]:
+    if decay is None:
+        return dict.fromkeys(names, 1.0)
+    blocks: dict[bool, int] = {}  # of the image tower, of the text tower
+    depths: dict[str, int | None] = {}
+    for name in names:
+        image, block = ".visual." in f".{name}", BLOCK.search(name)
+        depths[name] = int(block[1]) + 1 if block else 0 if FIRST.search(name) else None
+        if block:
+            blocks[image] = max(blocks.get(image, 0), int(block[1]) + 1)
+    return {
+        name: 1.0 if depth is None else decay ** (blocks.get(".visual." in f".{name}", 0) + 1 - depth)
+        for name, depth in depths.items()
+    }
+
+
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> NamedState:
+    """AdamW's tensors by the weight's name, so that they fit another grouping or slicing."""
+    return {name: dict(optimizer.state[p]) for name, p in model.named_parameters() if p in optimizer.state}
+
+
+def load_named_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """Take over what `named_state` gave.
+
+    Raises:
+        KeyError: If a weight that is trained has no state there.
+    """
+    for name, p in model.named_parameters():
+        if p.requires_grad and state:
+            optimizer.state[p] = {
+                key: value.to(p.device) if key == "step" else _placed(value, p)
+                for key, value in state[name].items()
+            }
+
+
+def _placed(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """As AdamW would have made it: sliced like the weight, and in the weight's order of memory."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(sliced_like(value, parameter))
 
 
 def learning_rate(step: int, *, peak: float, warmup: int, total: int, schedule: ScheduleConfig) -> float:

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from pathclip.batches import ShardLoader
 from pathclip.core.config import to_toml
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder
 from pathclip.training.config import TrainConfig
 from pathclip.training.folder import resolved
+from pathclip.training.inputs import build_loader, build_model, open_datasets
 from pathclip.training.judge import check_sets
-from pathclip.training.run import build_model, open_datasets
 
 __all__ = ["Plan", "estimate_memory", "make_plan"]
 
@@ -77,14 +76,7 @@ def make_plan(config: TrainConfig) -> Plan:
     datasets = open_datasets(config)
     check_sets(config)
     model = build_model(config)
-    loader = ShardLoader(
-        datasets,
-        config.data.split,
-        config.batch,
-        model.tokenize,
-        image_size=model.image_size,
-        seed=config.seed,
-    )
+    loader = build_loader(config, datasets, model)
     steps = config.schedule.total_steps(loader.count, config.batch.size)
     return Plan(
         config=config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import signal
 import time
 from dataclasses import dataclass, field
@@ -13,23 +14,25 @@ from typing import Any
 import torch
 
 from pathclip._version import __version__
-from pathclip.batches import ShardLoader
-from pathclip.core.errors import UserError
-from pathclip.core.files import claim, sha256_file
-from pathclip.encoders import DualEncoder, create, load
-from pathclip.shards import Dataset
+from pathclip.core.errors import FaultError, UserError
+from pathclip.core.files import claim
+from pathclip.encoders import load
+from pathclip.training.best import Best
 from pathclip.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pathclip.training.config import TrainConfig
 from pathclip.training.folder import open_run
+from pathclip.training.inputs import build_loader, build_model, fingerprint, open_datasets
 from pathclip.training.judge import check_sets, judge
 from pathclip.training.progress import Progress
 from pathclip.training.settings import StopRequest, settings, stop_on_signal
+from pathclip.training.sharding import is_sharded
 from pathclip.training.trainer import StepResult, Trainer
 from pathclip.training.watch import Watch, draw_curves, read_metrics
 from pathclip.training.world import World, join_world
 
-__all__ = ["TrainResult", "build_model", "open_datasets", "train"]
+__all__ = ["TrainResult", "train"]
 
+LOST = re.compile(r"gloo|NCCL|[Cc]onnection (?:closed|reset)|timed out|socket")
 log = logging.getLogger("pathclip")
 
 
@@ -101,43 +104,43 @@ class _Run:
         self.started = time.monotonic()
         datasets = open_datasets(config)
         check_sets(config)
-        self.fingerprint = _fingerprint(datasets, config.data.split)
+        self.fingerprint = fingerprint(datasets, config.data.split)
         model = build_model(config)
-        loader = ShardLoader(
-            datasets,
-            config.data.split,
-            config.batch,
-            model.tokenize,
-            image_size=model.image_size,
-            seed=config.seed,
-            rank=world.rank,
-            world_size=world.size,
-        )
+        loader = build_loader(config, datasets, model, world)
         self.total = config.schedule.total_steps(loader.count, config.batch.size)
         self.trainer = Trainer(config, model, loader, self.total, world)
-        num_keys = self._restore()
-        self.num_keys = num_keys
+        self.best = Best(config.eval)
+        self.num_keys = self._restore()
         self.watch = Watch(
-            run, world.rank, step=self.trainer.step, num_keys=num_keys, tensorboard=config.watch.tensorboard
+            run, world.rank, step=self.trainer.step, num_keys=self.num_keys, config=config.watch
         )
         self.saved_at, self.saved_step = time.monotonic(), self.trainer.step
         self.busy_seconds, self.busy_samples = 0.0, 0
         self.evaluation: dict[str, dict[str, float]] = {}
+        self.evaluated_at, self.early = -1, False
 
     def execute(self) -> TrainResult:
         """Step to the end or until stopped; then save, draw, export."""
-        stopped = False
+        stopped = False  # by a signal; the end may also come early
         progress = Progress(self.total, self.trainer.step, enabled=self.world.first)
         try:
             with progress:
-                while self.trainer.step < self.total and not stopped:
+                while self.trainer.step < self.total and not (stopped or self.early):
                     result = self.trainer.take_step(flag=self._wants_attention())
                     self._note(result, progress)
                     stopped = self._attend(result)
             if self.trainer.step > self.saved_step:
                 self._save()
+        except RuntimeError as error:
+            if self.world.size == 1 or not LOST.search(str(error)):
+                raise
+            raise FaultError(
+                f"step {self.trainer.step + 1}: another rank was lost ({str(error).splitlines()[0]}); the "
+                f"newest good checkpoint is {latest_checkpoint(self.path) or 'none'}: start the same command "
+                f"with --resume {self.path}, or let torchrun do it (--max-restarts)"
+            ) from error
         finally:
-            self.trainer.batches.close()  # type: ignore[attr-defined]  # a generator: ends the threads
+            self.trainer.batches.close()
             self.watch.close()
         return self._finish(stopped)
 
@@ -156,6 +159,8 @@ class _Run:
         self.watch.add_keys(trainer.seen_keys)
         every, last = config.eval.every_steps, step == self.total
         evaluation = self._judge() if last or (every and step % every == 0) else None
+        if evaluation is not None:
+            self.evaluated_at = step
         if step % config.watch.every_steps == 0 or last or step == 1 or evaluation:
             row: dict[str, Any] = {
                 "schema": "pathclip.metrics/1",
@@ -173,9 +178,12 @@ class _Run:
 
     def _judge(self) -> dict[str, dict[str, float]]:
         """Rank 0 measures; the others wait."""
-        if self.world.first and (self.config.eval.zeroshot or self.config.eval.retrieval):
-            with self.trainer.judged():
-                self.evaluation = judge(self.trainer.model, self.config)
+        with self.trainer.judged() as model:
+            if self.world.first:
+                self.evaluation = judge(model, self.config)
+                if self.best.take(self.evaluation, self.trainer.step):
+                    record = {"step": self.trainer.step, "evaluation": self.evaluation}
+                    model.save(self.path / "best", training=record)
         self.world.wait()
         return self.evaluation
 
@@ -184,9 +192,10 @@ class _Run:
         every = self.config.checkpoint.every_steps
         by_step = every > 0 and self.trainer.step % every == 0
         stop = False
+        if self.config.eval.early_stop and self.evaluated_at == self.trainer.step:
+            self.early = self.world.any(self.best.exhausted)
         if result.flag:  # some rank wants something: find out together whether it is to stop
-            asked = torch.tensor([float(self.stop.name is not None)], device=self.world.device)
-            stop = bool(self.world.mean(asked).item() > 0)
+            stop = self.world.any(self.stop.name is not None)
         if by_step or result.flag:
             self._save()
         return stop
@@ -195,22 +204,26 @@ class _Run:
         state, world = self.trainer.state(), self.world
         rng = torch.stack([r.cpu() for r in world.gather(_rng_state(world).to(world.device))])
         keys = world.gather(torch.tensor([self.num_keys], device=world.device))
-        if world.first:
-            meta = {
-                "step": self.trainer.step,
-                "total_steps": self.total,
-                "samples_seen": self.trainer.step * self.config.batch.size,
-                "sampler": state["sampler"],
-                "norms": state["norms"],
-                "keys": [int(k) for k in keys],
-                "world_size": world.size,
-                "data": self.fingerprint,
-                "model": self.trainer.model.name,
-                "bad": self.trainer.loader.bad,
-                "versions": {"pathclip": __version__, "torch": torch.__version__},
-            }
-            checkpoint = Checkpoint(state["weights"], state["optimizer"], rng, state["average"], meta)
-            write_checkpoint(self.path, checkpoint, keep=self.config.checkpoint.keep)
+        meta = {
+            "step": self.trainer.step,
+            "total_steps": self.total,
+            "samples_seen": self.trainer.step * self.config.batch.size,
+            "sampler": state["sampler"],
+            "norms": state["norms"],
+            "loss_scale": state["loss_scale"],
+            "best": self.best.state(),
+            "keys": [int(k) for k in keys],
+            "world_size": world.size,
+            "data": self.fingerprint,
+            "model": self.trainer.model.name,
+            "bad": self.trainer.loader.bad,
+            "versions": {"pathclip": __version__, "torch": torch.__version__},
+        }
+        checkpoint = Checkpoint(state["weights"], state["optimizer"], rng, state["average"], meta)
+        sharded = is_sharded(self.trainer.model)
+        if world.first or sharded:
+            keep = self.config.checkpoint.keep
+            write_checkpoint(self.path, checkpoint, keep=keep, world=world if sharded else None)
         world.wait()
         self.saved_at, self.saved_step = time.monotonic(), self.trainer.step
 
@@ -233,6 +246,7 @@ class _Run:
                 "average": checkpoint.average,
                 "sampler": meta["sampler"],
                 "norms": meta["norms"],
+                "loss_scale": meta["loss_scale"],
             }
             self.trainer.restore(state, meta["step"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -242,7 +256,10 @@ class _Run:
                 f"checkpoint {folder} is of another model ({meta['model']}) than this config builds "
                 f"({self.trainer.model.name}): {str(error).splitlines()[0]}"
             ) from None
+        if world.first:
+            log.info("going on from %s, step %d of %d", folder, meta["step"], self.total)
         self.trainer.loader.bad.update(meta["bad"])
+        self.best.restore(meta["best"])
         if meta["world_size"] == world.size:
             _set_rng_state(world, checkpoint.rng[world.rank])
         elif world.first:
@@ -250,12 +267,12 @@ class _Run:
         return meta["keys"][world.rank] if world.rank < len(meta["keys"]) else 0
 
     def _finish(self, stopped: bool) -> TrainResult:
-        rows, model = [], None
+        rows: list[dict[str, Any]] = []
         if self.world.first:
             rows = read_metrics(self.path / "metrics.jsonl")
             draw_curves(self.path)
             self.evaluation = next((r["eval"] for r in reversed(rows) if "eval" in r), self.evaluation)
-            model = None if stopped else self._export(rows)
+        model = None if stopped else self._export(rows)
         self.world.wait()
         losses = [row["loss"] for row in rows]
         return TrainResult(
@@ -285,46 +302,12 @@ class _Run:
             "bad": len(self.trainer.loader.bad),
             "evaluation": self.evaluation,
         }
-        with self.trainer.judged():
-            self.trainer.model.save(self.path / "model", prompts=prompts, training=record)
+        with self.trainer.judged() as model:
+            if self.world.first:
+                if self.best.step is not None:
+                    model, record["best_step"] = load(self.path / "best"), self.best.step
+                model.save(self.path / "model", prompts=prompts, training=record)
         return self.path / "model"
-
-
-def open_datasets(config: TrainConfig) -> list[Dataset]:
-    """The datasets of a config.
-
-    Raises:
-        UserError: If none is named, or one has no such split.
-    """
-    if not config.data.dataset:
-        raise UserError(
-            "data.dataset is not set: name a dataset folder, for example --set data.dataset=tiles "
-            "(from `pathclip ingest`)"
-        )
-    datasets = [Dataset.open(path) for path in config.data.dataset]
-    for dataset in datasets:
-        dataset.shards(config.data.split)
-    return datasets
-
-
-def build_model(config: TrainConfig) -> DualEncoder:
-    """The model as the run starts with it."""
-    if config.model.init is not None:
-        return load(config.model.init)
-    return create(config.model.name, seed=config.seed)
-
-
-def _fingerprint(datasets: list[Dataset], split: str) -> list[dict[str, Any]]:
-    """What the samples and their order hang on: shards by checksum, where the dataset states one."""
-    return [
-        {
-            "path": shard.path,
-            "count": shard.count,
-            "sha256": shard.sha256 or sha256_file(dataset.root / shard.path),
-        }
-        for dataset in datasets
-        for shard in dataset.shards(split)
-    ]
 
 
 def _rng_state(world: World) -> torch.Tensor:

@@ -8,27 +8,39 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pathclip.batches import Batch, ShardLoader
+from pathclip.batches import Batch, ShardLoader, staged
 from pathclip.core.errors import FaultError
 from pathclip.encoders import DualEncoder
+from pathclip.encoders.architecture import build_clip
 from pathclip.loss import ContrastiveLoss
 from pathclip.training.average import Average
 from pathclip.training.config import ModelConfig, TrainConfig
 from pathclip.training.gradcache import cached_backward
-from pathclip.training.optim import build_optimizer, learning_rate
+from pathclip.training.loss_scale import LossScale
+from pathclip.training.optim import build_optimizer, learning_rate, load_named_state, named_state
+from pathclip.training.sharding import (
+    exchange_scales,
+    full,
+    gradient_norm,
+    is_sharded,
+    scale_gradients,
+    shard,
+    sliced_like,
+)
 from pathclip.training.world import World
 
 __all__ = ["MAX_LOGIT_SCALE", "StepResult", "Trainer"]
 
 log = logging.getLogger("pathclip")
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021 (arXiv:2103.00020), section 2.5
+LOW_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RECENT_NORMS, FEWEST_NORMS = 64, 16  # that a step's gradient norm is compared with
 
 
@@ -68,15 +80,20 @@ class Trainer:
         self, config: TrainConfig, model: DualEncoder, loader: ShardLoader, total_steps: int, world: World
     ) -> None:
         self.config, self.world, self.loader, self.total_steps = config, world, loader, total_steps
-        # channels last: a fifth faster for convolutions on the CPU, more with tensor cores
-        model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = model.train()
+        sharded = world.size > 1 and config.parallel == "fsdp"
+        # channels last: a fifth faster for convolutions on the CPU, more with tensor cores; not with FSDP2
+        layout = torch.contiguous_format if sharded else torch.channels_last
+        self.model = model.to(world.device, memory_format=layout).train()  # type: ignore[call-overload]
         _lock(self.model, config.model)
         if config.grad_checkpointing:
             self.model.clip.set_grad_checkpointing(True)
+        if config.compile:
+            _compile(self.model)
+        if sharded:
+            shard(self.model, world)
         self.average = Average(self.model.clip, config.optim.ema) if config.optim.ema else None
         self.wrapped: nn.Module = self.model
-        if world.size > 1:
+        if world.size > 1 and not sharded:
             self.wrapped = nn.parallel.DistributedDataParallel(self.model)
         self.loss = ContrastiveLoss(config.loss)
         self.optimizer = build_optimizer(self.model, config.optim)
@@ -85,8 +102,10 @@ class Trainer:
         self.step = 0
         self.bad_steps = 0
         self.norms: deque[float] = deque(maxlen=RECENT_NORMS)
+        self.loss_scale = LossScale(config.precision == "fp16")
         self.seen_keys: list[str] = []
-        self.batches: Iterator[Batch] = iter(loader)
+        self.sampler = loader.state_dict()
+        self.batches: Generator[Batch, None, None] = staged(loader, world.device)
 
     def take_step(self, flag: bool = False) -> StepResult:
         """Read a batch, move the weights once.
@@ -104,8 +123,8 @@ class Trainer:
         batch = next(self.batches)
         waited = time.perf_counter() - started
         lr = self._set_learning_rate()
-        loss = self._backward(batch)
-        norm = self._clip()
+        loss, norm = self._gradients(batch)
+        self._clip(norm)
         mean, any_flag, norm_value = self._share(loss, flag, norm)
         trouble = self._trouble(mean, norm_value)
         if trouble is None:
@@ -119,16 +138,30 @@ class Trainer:
             self.average.update(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.seen_keys = batch.keys
+        self.seen_keys, self.sampler = batch.keys, batch.sampler
         return StepResult(mean, norm_value, lr, time.perf_counter() - started, waited, any_flag)
 
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Gradients of the batch's loss, their norm; formed again with less lift where float16 overflowed."""
+        while True:
+            loss = self._backward(batch)
+            norm = gradient_norm(self.model.parameters())
+            if not self.loss_scale.enabled:
+                return loss, norm
+            finite = math.isfinite(norm.item())
+            if not finite and self.world.any(not math.isfinite(loss.item())):
+                return loss, norm  # the batch's fault, not the lift's
+            if not self.loss_scale.update(finite):
+                return loss, norm
+            self.optimizer.zero_grad(set_to_none=True)
+
     def _backward(self, batch: Batch) -> Tensor:
-        """Gradients of the batch's loss; returns the loss, detached."""
         device = self.world.device
         ids = torch.stack([batch.positive_ids, batch.caption_ids], dim=1).to(device)
+        lift = self.loss_scale.value
 
         def loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-            return self.loss(
+            value: Tensor = self.loss(
                 image,
                 text,
                 scale,
@@ -137,9 +170,10 @@ class Trainer:
                 text_ids=ids,
                 process_group=self.world.group,
             )
+            return value if lift == 1 else value * lift
 
         if self.config.accumulation > 1:
-            return cached_backward(
+            value = cached_backward(
                 self.model,
                 self.wrapped,
                 batch.images,
@@ -148,22 +182,25 @@ class Trainer:
                 self.config.accumulation,
                 self._cast,
             )
-        with self._cast():
-            features = self.wrapped(batch.images.to(device, non_blocking=True), batch.tokens.to(device))
-        value = loss(*features, self.model.logit_bias)
-        value.backward()
-        return value.detach()
+        else:
+            with self._cast():
+                features = self.wrapped(batch.images.to(device, non_blocking=True), batch.tokens.to(device))
+            value = loss(*features, self.model.logit_bias)
+            value.backward()
+        if is_sharded(self.model):
+            exchange_scales(self.model, self.world)
+        if lift != 1:
+            scale_gradients(self.model.parameters(), value.new_tensor(1 / lift))
+        return value.detach() / lift
 
     def _cast(self) -> contextlib.AbstractContextManager[None]:
-        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        dtype = LOW_PRECISION.get(self.config.precision)
+        return torch.autocast(self.world.device.type, dtype, enabled=dtype is not None)
 
-    def _clip(self) -> Tensor:
-        """The gradient's norm, before it is clipped where the config says so."""
-        wanted = [p for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in wanted], foreach=True)
-        if self.config.optim.grad_clip is not None:
-            nn.utils.clip_grads_with_norm_(wanted, self.config.optim.grad_clip, norm, foreach=True)
-        return norm
+    def _clip(self, norm: Tensor) -> None:
+        limit = self.config.optim.grad_clip
+        if limit is not None:
+            scale_gradients(self.model.parameters(), (limit / (norm + 1e-6)).clamp(max=1))
 
     def _set_learning_rate(self) -> float:
         optim, schedule = self.config.optim, self.config.schedule
@@ -171,7 +208,7 @@ class Trainer:
             self.step, peak=optim.lr, warmup=self.warmup, total=self.total_steps, schedule=schedule
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_share"]
         return lr
 
     def _share(self, loss: Tensor, flag: bool, norm: Tensor) -> tuple[float, bool, float]:
@@ -212,25 +249,45 @@ class Trainer:
         """Weights, optimizer state and sampler position."""
         return {
             "weights": self.model.clip.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "sampler": self.loader.state_dict(),
+            "optimizer": named_state(self.model, self.optimizer),
+            "sampler": self.sampler,
             "average": None if self.average is None else self.average.weights,
             "norms": list(self.norms),
+            "loss_scale": self.loss_scale.state(),
         }
 
     def restore(self, state: dict[str, Any], step: int) -> None:
         """Go on from another trainer's `state`, taken after ``step`` steps."""
-        self.model.clip.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        own = self.model.clip.state_dict()
+        self.model.clip.load_state_dict({n: sliced_like(w, own.get(n)) for n, w in state["weights"].items()})
+        load_named_state(self.model, self.optimizer, state["optimizer"])
         self.loader.load_state_dict(state["sampler"])
+        self.sampler = state["sampler"]
         self.norms.extend(state["norms"])
+        self.loss_scale.restore(state["loss_scale"])
         if self.average is not None:
-            self.average.restore(state["average"] or state["weights"])
+            average = state["average"] or state["weights"]
+            self.average.restore({n: sliced_like(w, own.get(n)) for n, w in average.items()})
         self.step = step
 
-    def judged(self) -> contextlib.AbstractContextManager[None]:
-        """Inside the block the model is as it will be used: with averaged weights, where there are such."""
-        return contextlib.nullcontext() if self.average is None else self.average.applied()
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[DualEncoder]:
+        """Yields the model as it will be used: whole, with averaged weights where there are such.
+
+        Every rank must enter; where weights are sliced, only the first may use what it gets.
+        """
+        with contextlib.nullcontext() if self.average is None else self.average.applied():
+            if not is_sharded(self.model):
+                yield self.model
+                return
+            weights = full(self.model.clip.state_dict())
+            whole = self.model
+            if self.world.first:
+                architecture = self.model.architecture
+                whole = DualEncoder(build_clip(architecture), architecture, source=self.model.source)
+                whole.clip.load_state_dict(weights)
+                whole = whole.to(self.world.device)
+            yield whole
 
 
 def _lock(model: DualEncoder, config: ModelConfig) -> None:
@@ -245,3 +302,10 @@ def _lock(model: DualEncoder, config: ModelConfig) -> None:
         for name, module in model.clip.named_children():
             if name != "visual":
                 module.eval()
+
+
+def _compile(model: DualEncoder) -> None:
+    """Have torch compile the towers; names of weights stay."""
+    for name, tower in model.clip.named_children():
+        if name in ("visual", "text", "transformer"):
+            tower.compile()

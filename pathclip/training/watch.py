@@ -11,6 +11,7 @@ from typing import IO, Any
 from pathclip.batches import stable_id
 from pathclip.core.extras import require
 from pathclip.core.files import atomic_write, strict_json
+from pathclip.training.config import WatchConfig
 
 __all__ = ["KEY_BYTES", "Watch", "draw_curves", "read_metrics"]
 
@@ -25,22 +26,25 @@ class Watch:
         rank: This process. Rank 0 writes the metrics, every rank its own keys.
         step: The step resumed from; rows beyond it go.
         num_keys: This rank's samples seen up to it; keys beyond them go.
-        tensorboard: Also write ``tensorboard/``.
+        config: What else is written to.
     """
 
-    def __init__(self, run: Path, rank: int, *, step: int, num_keys: int, tensorboard: bool = False) -> None:
+    def __init__(self, run: Path, rank: int, *, step: int, num_keys: int, config: WatchConfig) -> None:
         self.run, self.rank = run, rank
+        board, remote = _trackers(config) if rank == 0 else (None, None)
         self.keys: IO[bytes] = _cut_keys(run / "keys" / f"rank{rank}.bin", num_keys)
         self.metrics: IO[str] | None = None
-        self.board: Any = None
+        self.board: Any = board and board(str(run / "tensorboard"), purge_step=step + 1)
+        self.remote: Any = remote and remote.init(
+            project=config.wandb,
+            name=run.name,
+            id=f"{stable_id(str(run)):x}",
+            dir=run,
+            resume="allow",
+        )
         if rank == 0:
             _cut_metrics(run / "metrics.jsonl", step)
             self.metrics = open(run / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-            if tensorboard:
-                require("tensorboard", extra="tracking", why="watch.tensorboard")
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def add_keys(self, keys: Sequence[str]) -> None:
         """The samples of this rank's share of a batch, in order."""
@@ -56,6 +60,8 @@ class Watch:
         if self.board is not None:
             for name, value in _flat(row):
                 self.board.add_scalar(name, value, row["step"])
+        if self.remote is not None:
+            self.remote.log(dict(_flat(row)), step=row["step"])
 
     def close(self) -> None:
         """Make what was written last."""
@@ -65,6 +71,8 @@ class Watch:
             handle.close()
         if self.board is not None:
             self.board.close()
+        if self.remote is not None:
+            self.remote.finish()
 
 
 def key_row(key: str) -> bytes:
@@ -116,3 +124,14 @@ def _flat(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
         elif isinstance(value, int | float) and name != "step":
             found.append((prefix + name, value))
     return found
+
+
+def _trackers(config: WatchConfig) -> tuple[Any, Any]:
+    """TensorBoard's writer class and the W&B module, as far as they are asked for."""
+    board = remote = None
+    if config.tensorboard:
+        require("tensorboard", extra="tracking", why="watch.tensorboard")
+        from torch.utils.tensorboard import SummaryWriter as board
+    if config.wandb is not None:
+        remote = require("wandb", extra="tracking", why="watch.wandb")
+    return board, remote

@@ -47,6 +47,14 @@ class World:
         dist.all_reduce(values)
         return values / self.size
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any rank."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
     def gather(self, values: Tensor) -> list[Tensor]:
         """Everyone's tensor (of one shape), in rank order."""
         if self.size == 1:
@@ -75,7 +83,15 @@ def join_world(device: str) -> Iterator[World]:
         return
     mine = not dist.is_initialized()
     if mine:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        store, rank, size = next(dist.rendezvous("env://"))
+        # torchrun's store outlives the ranks that it starts again: what those wrote there is stale
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        dist.init_process_group(
+            "nccl" if place.type == "cuda" else "gloo",
+            store=dist.PrefixStore(f"attempt{attempt}", store),
+            rank=rank,
+            world_size=size,
+        )
     try:
         yield World(rank, size, place)
     finally:

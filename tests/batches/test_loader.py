@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import signal
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -71,6 +74,36 @@ def test_number_of_workers_changes_nothing(root: Path) -> None:
     for workers, prefetch in ((1, 1), (3, 4)):
         threaded = take(loader(root, workers=workers, prefetch=prefetch), 12)
         assert all(same(a, b) for a, b in zip(plain, threaded, strict=True))
+
+
+def test_processes_decode_what_threads_do(root: Path) -> None:
+    plain, ours = take(loader(root), 9), take(loader(root, workers=2, processes=True), 9)
+    assert all(same(a, b) for a, b in zip(plain, ours, strict=True))
+
+
+def test_batches_of_processes_are_kept_by_their_holder(root: Path) -> None:
+    batches = take(loader(root, workers=1, processes=True, prefetch=1), 6)
+    assert len({bytes(batch.images.contiguous().numpy()) for batch in batches}) == 6
+
+
+def test_a_decode_process_that_dies_is_replaced(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stream = iter(loader(root, workers=1, processes=True))
+    first = [next(stream) for _ in range(2)]
+    children = Path("/proc/self/task").glob("*/children")
+    workers = [int(pid) for file in children for pid in file.read_text().split()]
+    assert len(workers) == 1
+    os.kill(workers[0], signal.SIGKILL)
+    with caplog.at_level(logging.WARNING, "pathclip"):
+        rest = [next(stream) for _ in range(6)]
+    stream.close()
+    assert all(same(a, b) for a, b in zip(take(loader(root), 8), first + rest, strict=True))
+    assert any("decode process ended (exit status -9)" in r.getMessage() for r in caplog.records)
+
+
+def test_a_fault_in_a_process_reaches_the_loop(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path, 12, change=lambda s: dataclasses.replace(s, jpg=b"no picture"))
+    with pytest.raises(FaultError, match=r"12 samples in a row cannot be used"):
+        take(loader(data, workers=1, processes=True), 1)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 5, 9])
@@ -153,6 +186,60 @@ def test_several_datasets_are_read_as_one(root: Path, tmp_path: Path) -> None:
     assert sum(key.startswith("x") for key in keys) == 6
 
 
+def weighted(root: Path, other: Path, weights: tuple[float, ...], **config: int) -> ShardLoader:
+    return ShardLoader(
+        [Dataset.open(root), Dataset.open(other)],
+        "train",
+        BatchConfig(size=6, workers=0),
+        tokenize,
+        image_size=16,
+        seed=0,
+        weights=weights,
+    )
+
+
+def test_weights_say_how_often_a_pass_takes_each_dataset(root: Path, tmp_path: Path) -> None:
+    other = make_dataset(
+        tmp_path / "b", 6, shards=1, change=lambda s: dataclasses.replace(s, sample_id="x" + s.sample_id[1:])
+    )
+    stream = weighted(root, other, (0.5, 3.0))
+    assert stream.count == 12 + 18
+    keys = [key for batch in take(stream, 10) for key in batch.keys]  # two passes
+    for number in (0, 1):
+        part = keys[30 * number : 30 * (number + 1)]
+        tally = Counter(key for key in part if key.startswith("x"))
+        assert len(tally) == 6
+        assert set(tally.values()) == {3}
+    plain = [key for key in keys if not key.startswith("x")]
+    assert len(plain) == len(set(plain)) == 24  # every one of the first dataset once in two passes
+    again = weighted(root, other, (0.5, 3.0))
+    again.load_state_dict(stream.state_dict())
+    later = take(weighted(root, other, (0.5, 3.0)), 12)[10:]
+    assert all(same(a, b) for a, b in zip(later, take(again, 2), strict=True))
+    ones = [b.keys for b in take(weighted(root, other, (1, 1)), 5)]
+    assert ones == [b.keys for b in take(weighted(root, other, ()), 5)]
+    with pytest.raises(UserError, match=r"data\.weights has 1 numbers for 2 datasets"):
+        weighted(root, other, (1.0,))
+
+
+def test_a_sample_drawn_twice_in_a_pass_is_augmented_anew(root: Path) -> None:
+    stream = ShardLoader(
+        Dataset.open(root),
+        "train",
+        BatchConfig(size=48, workers=0),
+        tokenize,
+        image_size=16,
+        seed=0,
+        weights=(2,),
+    )
+    batch = take(stream, 1)[0]
+    pictures: dict[str, set[bytes]] = {}
+    for key, image in zip(batch.keys, batch.images, strict=True):
+        pictures.setdefault(key, set()).add(image.numpy().tobytes())
+    assert len(pictures) == 24
+    assert sum(len(p) for p in pictures.values()) > 40
+
+
 def break_one(number: int, how: str) -> object:
     def change(sample):
         if int(sample.sample_id[2:]) != number:
@@ -201,6 +288,21 @@ def test_a_cut_shard_is_refused_before_training(tmp_path: Path) -> None:
     tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2])
     with pytest.raises(UserError, match=r"train-000001.tar is cut"):
         loader(data)
+
+
+def test_a_shard_cut_in_use_costs_its_samples_and_names_them(tmp_path: Path) -> None:
+    data = make_dataset(tmp_path, 24)
+    stream = loader(data)
+    batches = iter(stream)
+    next(batches)
+    tar = data / "shards" / "train-000001.tar"
+    with open(tar, "r+b") as handle:
+        handle.truncate(tar.stat().st_size // 2)
+    later = [next(batches) for _ in range(10)]
+    assert all(len(batch.keys) == 5 for batch in later)
+    assert stream.bad
+    assert all(name.startswith("train-000001.tar, row") for name in stream.bad)
+    assert set(stream.bad.values()) == {f"shard {tar} was cut while it was in use"}
 
 
 def test_too_few_samples_for_a_batch_says_which_size_would_do(root: Path) -> None:

@@ -7,10 +7,13 @@ import errno
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +85,8 @@ def test_a_run_folder_holds_what_the_design_lists(config: TrainConfig) -> None:
     assert (run / "latest").read_text() == "checkpoints/step-00000006\n"
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step-00000004", "step-00000006"]
     for folder in (run / "checkpoints").iterdir():
-        assert sorted(p.name for p in folder.iterdir()) == ["meta.json", "model.safetensors", "optimizer.pt"]
+        files = ["meta.json", "model.safetensors", "optimizer.safetensors", "rng.safetensors"]
+        assert sorted(p.name for p in folder.iterdir()) == files
         validated(json.loads((folder / "meta.json").read_text()), "checkpoint")
     keys = (run / "keys" / "rank0.bin").read_bytes()
     names = [keys[i : i + 16].decode() for i in range(0, len(keys), 16)]
@@ -159,8 +163,6 @@ def test_resume_goes_on_to_the_same_bits(
 
 def cut_back(run: Path, step: int) -> None:
     """Leave the run as a kill after checkpoint ``step`` would: rows and keys beyond it, a torn last line."""
-    import shutil
-
     for folder in (run / "checkpoints").iterdir():
         if int(folder.name[5:]) > step:
             shutil.rmtree(folder)
@@ -243,21 +245,34 @@ def felt(name: str, weights: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_two_ranks_reach_the_weights_of_one(config: TrainConfig, tmp_path: Path, pieces: int) -> None:
-    config = changed(config, batch={"size": 9}, schedule={"steps": 5}, checkpoint={"every_steps": 3})
-    one = train(config)
-    file = write_config(changed(config, out=tmp_path / "two", accumulation=pieces), tmp_path / "two.toml")
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pathclip"]
-    done = subprocess.run(
-        [sys.executable, *command, "train", str(file), "--json"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
+@pytest.mark.parametrize(
+    ("parallel", "pieces", "change"),
+    [
+        ("ddp", 1, {}),
+        ("ddp", 2, {}),
+        ("fsdp", 1, {"optim": {"grad_clip": 0.5, "ema": 0.9}}),
+        ("fsdp", 2, {"grad_checkpointing": True}),
+    ],
+)
+def test_two_ranks_reach_the_weights_of_one(
+    config: TrainConfig, tmp_path: Path, parallel: str, pieces: int, change: dict[str, Any]
+) -> None:
+    retrieval = {"retrieval": {"val": {"limit": 8}}}
+    config = changed(
+        config,
+        batch={"size": 9},
+        schedule={"steps": 5},
+        checkpoint={"every_steps": 3},
+        eval=retrieval,
+        **change,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    one = train(config)
+    config_two = changed(config, out=tmp_path / "two", accumulation=pieces, parallel=parallel)
+    file = write_config(config_two, tmp_path / "two.toml")
+    done = on_two_ranks(file)
+    assert done.returncode == 0, done.stderr[-6000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["evaluation"]["val"] == pytest.approx(one.evaluation["val"])
     assert losses(tmp_path / "two") == pytest.approx(losses(one.run), rel=1e-5)
     a, b = (load_file(run / "model" / "open_clip_model.safetensors") for run in (one.run, tmp_path / "two"))
     for name in a:
@@ -268,9 +283,77 @@ def test_two_ranks_reach_the_weights_of_one(config: TrainConfig, tmp_path: Path,
     for step in range(5):  # 9 samples a step: 4 on the first rank, 5 on the second
         parts = keys[0][64 * step : 64 * (step + 1)] + keys[1][80 * step : 80 * (step + 1)]
         assert parts == whole[144 * step : 144 * (step + 1)]
+    if parallel == "fsdp":  # each rank wrote its rows, and a step loads like any model
+        step = tmp_path / "two/checkpoints/step-00000003"
+        names = {p.name for p in step.glob("model-*")}
+        assert names == {f"model-{r:05d}-of-00002.safetensors" for r in (1, 2)}
+        early = load(step).clip.state_dict()
+        assert early.keys() == a.keys()
+    for name in ("pair", "two_whole"):
+        shutil.copytree(tmp_path / "two", tmp_path / name)
     cut_back(tmp_path / "two", 3)
     resumed = train(resume=tmp_path / "two")  # two ranks' checkpoint, one rank
     assert losses(resumed.run) == pytest.approx(losses(one.run), rel=1e-5)
+    if parallel == "fsdp" and pieces == 1:  # and on two again, to the bit
+        before = losses(tmp_path / "pair")
+        cut_back(tmp_path / "pair", 3)
+        done = on_two_ranks(file, "--resume", str(tmp_path / "pair"))
+        assert done.returncode == 0, done.stderr[-6000:]
+        assert losses(tmp_path / "pair") == before
+        assert same_weights(tmp_path / "pair", tmp_path / "two_whole")
+
+
+DYING = """
+import os, signal
+from pathclip.cli.__main__ import main
+from pathclip.training import trainer
+
+step = trainer.Trainer.take_step
+
+def take_step(self, flag=False):
+    if self.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, flag)
+
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1":
+    trainer.Trainer.take_step = take_step
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_is_named_and_torchrun_goes_on_from_the_checkpoint(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    config = changed(config, checkpoint={"every_steps": 2})
+    whole = changed(config, out=tmp_path / "whole")
+    assert on_two_ranks(write_config(whole, tmp_path / "whole.toml")).returncode == 0
+    script = tmp_path / "dying.py"
+    script.write_text(DYING)
+    file = write_config(config, tmp_path / "config.toml")
+    done = on_two_ranks(file, program=[str(script)])
+    assert done.returncode == 1
+    assert re.search(r"step 6: another rank was lost .* checkpoint is \S+/step-00000004: start", done.stderr)
+    shutil.rmtree(config.out)
+    done = on_two_ranks(file, program=["--max-restarts=1", str(script)])
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "step-00000004, step 4 of 6" in done.stderr
+    assert losses(config.out) == losses(tmp_path / "whole")
+    assert same_weights(config.out, tmp_path / "whole")
+
+
+def on_two_ranks(
+    file: Path, *arguments: str, program: Sequence[str] = ("-m", "pathclip")
+) -> subprocess.CompletedProcess[str]:
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [sys.executable, *command, *program, "train", str(file), "--json", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=file.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
 
 
 def test_a_run_that_was_never_saved_starts_again(config: TrainConfig, tmp_path: Path) -> None:
@@ -340,7 +423,7 @@ def test_a_checkpoint_holding_code_is_refused(config: TrainConfig) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, ("hacked",)
 
-    torch.save(Evil(), config.out / "checkpoints" / "step-00000006" / "optimizer.pt")
+    torch.save(Evil(), config.out / "checkpoints" / "step-00000006" / "optimizer.safetensors")
     with pytest.raises(UserError, match="cannot be read"):
         train(resume=config.out)
     assert not Path("hacked").exists()
@@ -363,20 +446,20 @@ def test_a_checkpoint_of_another_model_is_named(config: TrainConfig, tmp_path: P
 def test_a_full_disk_keeps_the_last_good_checkpoint(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, calls = checkpoint.save_file, []
+    plain, calls = checkpoint.write_slices, []
 
     def fill_up(*arguments: Any) -> None:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == 8:  # three files of each checkpoint, this is the last's second
             raise OSError(errno.ENOSPC, "No space left on device")
         plain(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save_file", fill_up)
+    monkeypatch.setattr(checkpoint, "write_slices", fill_up)
     with pytest.raises(
         FaultError, match=r"No space left on device; the newest good checkpoint is .*step-00000004"
     ):
         train(config)
-    monkeypatch.setattr(checkpoint, "save_file", plain)
+    monkeypatch.setattr(checkpoint, "write_slices", plain)
     assert not list((config.out / "checkpoints").glob(".*.part"))
     assert train(resume=config.out).steps == 6
 

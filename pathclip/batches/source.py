@@ -1,0 +1,129 @@
+"""Sample number -> decoded, augmented picture with a caption, whatever thread or process asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pathclip.batches.augment import choose_box, jitter_stain, restain, turn
+from pathclip.batches.batch import stable_id
+from pathclip.batches.config import BatchConfig
+from pathclip.batches.decode import BadImageError, decode_crop
+from pathclip.batches.order import AUGMENT, CAPTION
+from pathclip.core.errors import FaultError, UserError
+from pathclip.shards import ShardReader
+
+__all__ = ["Item", "Source"]
+
+MAX_REPLACED = 100  # neighbours tried for one sample that cannot be used
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a sample is besides its picture.
+
+    Attributes:
+        key: Its sample id.
+        caption: The one drawn.
+        positive_id: From the sample's ``positive_id``.
+        replaced: (sample, reason) of those that could not be used and that this one stands for.
+    """
+
+    key: str
+    caption: str
+    positive_id: int
+    replaced: tuple[tuple[str, str], ...] = ()
+
+
+class Source:
+    """The samples of several shards, numbered through. Can be pickled.
+
+    Args:
+        readers: The shards, in order.
+        config: Captions and augmentation.
+        image_size: Side of the pictures in pixels.
+        seed: Of captions and augmentation.
+
+    Attributes:
+        count: Samples.
+
+    Raises:
+        UserError: If a shard is missing or cut.
+    """
+
+    def __init__(
+        self, readers: Sequence[ShardReader], config: BatchConfig, image_size: int, seed: int
+    ) -> None:
+        self.readers, self.config, self.image_size, self.seed = list(readers), config, image_size, seed
+        self.ends = np.cumsum([_checked_length(reader) for reader in self.readers])
+        self.count = int(self.ends[-1]) if len(self.ends) else 0
+
+    def load(self, number: int, index: int, out: np.ndarray) -> Item:
+        """Decode a sample into ``out``; the next usable one where it is bad.
+
+        Args:
+            number: The pass, which decides on the randomness together with seed and index.
+            index: The sample.
+            out: uint8 (H, W, 3).
+
+        Raises:
+            FaultError: If a hundred samples in a row cannot be used.
+        """
+        replaced: list[tuple[str, str]] = []
+        for attempt in range(min(self.count, MAX_REPLACED)):
+            candidate = (index + attempt) % self.count
+            reader, row = self._locate(candidate)
+            try:
+                item = self._load(reader, row, [self.seed, number, candidate], out)
+            except (BadImageError, UserError) as error:  # the latter where the shard was cut meanwhile
+                replaced.append((_name(reader, row), str(error)))
+            else:
+                return replace(item, replaced=tuple(replaced)) if replaced else item
+        raise FaultError(
+            f"shard {reader.path}: {len(replaced)} samples in a row cannot be used, the last because "
+            f"{replaced[-1][1]}; run `pathclip data verify`"
+        )
+
+    def _load(self, reader: ShardReader, row: int, seeds: list[int], out: np.ndarray) -> Item:
+        record = _record(reader, row)
+        captions = [c["text"] for c in record.get("captions") or () if c.get("text", "").strip()]
+        if not captions:
+            raise BadImageError("it has no caption")
+        drawn = 0
+        if len(captions) > 1 and self.config.captions == "any":
+            drawn = int(np.random.default_rng([*seeds, CAPTION]).integers(len(captions)))
+        rng, augment = np.random.default_rng([*seeds, AUGMENT]), self.config.augment
+        image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
+        out[...] = jitter_stain(restain(turn(image, augment, rng), augment, rng), augment, rng)
+        key = str(record["sample_id"])
+        return Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))
+
+    def _locate(self, index: int) -> tuple[ShardReader, int]:
+        shard = int(np.searchsorted(self.ends, index, side="right"))
+        return self.readers[shard], index - int(self.ends[shard - 1] if shard else 0)
+
+
+def _name(reader: ShardReader, row: int) -> str:
+    try:
+        return f"{reader.path.name}, key {reader.key(row)}"
+    except UserError:
+        return f"{reader.path.name}, row {row}"
+
+
+def _checked_length(reader: ShardReader) -> int:
+    """Samples of a shard; opens it, so that a cut or missing one is met before training starts."""
+    count = len(reader)
+    if count:
+        reader.jpg(0)
+    return count
+
+
+def _record(reader: ShardReader, row: int) -> dict[str, Any]:
+    try:
+        return reader.record(row)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BadImageError(f"its json member is not JSON: {error}") from None

@@ -1,0 +1,86 @@
+"""What a run starts from: datasets, model, loader."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pathclip.batches import BatchConfig, ShardLoader
+from pathclip.core.errors import UserError
+from pathclip.core.files import sha256_file
+from pathclip.encoders import DualEncoder, create, load
+from pathclip.shards import Dataset
+from pathclip.training.config import TrainConfig
+from pathclip.training.world import World
+
+__all__ = ["build_loader", "build_model", "fingerprint", "open_datasets"]
+
+GPU_WORKERS = 16  # decode processes of a rank, at most
+
+
+def open_datasets(config: TrainConfig) -> list[Dataset]:
+    """The datasets of a config.
+
+    Raises:
+        UserError: If none is named, or one has no such split.
+    """
+    if not config.data.dataset:
+        raise UserError(
+            "data.dataset is not set: name a dataset folder, for example --set data.dataset=tiles "
+            "(from `pathclip ingest`)"
+        )
+    datasets = [Dataset.open(path) for path in config.data.dataset]
+    for dataset in datasets:
+        dataset.shards(config.data.split)
+    return datasets
+
+
+def build_model(config: TrainConfig) -> DualEncoder:
+    """The model as the run starts with it."""
+    if config.model.init is not None:
+        return load(config.model.init)
+    return create(config.model.name, seed=config.seed)
+
+
+def build_loader(
+    config: TrainConfig, datasets: list[Dataset], model: DualEncoder, world: World | None = None
+) -> ShardLoader:
+    """This rank's batches.
+
+    Raises:
+        UserError: As `ShardLoader`.
+    """
+    return ShardLoader(
+        datasets,
+        config.data.split,
+        _fitted(config.batch, world),
+        model.tokenize,
+        image_size=model.image_size,
+        seed=config.seed,
+        rank=world.rank if world else 0,
+        world_size=world.size if world else 1,
+        weights=config.data.weights,
+    )
+
+
+def _fitted(config: BatchConfig, world: World | None) -> BatchConfig:
+    """Workers where the config leaves them open: two threads, for a GPU as many processes as cores."""
+    gpu = world is not None and world.device.type == "cuda"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    per_rank = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
+    workers = config.workers if config.workers is not None else min(per_rank, GPU_WORKERS) if gpu else 2
+    processes = config.processes if config.processes is not None else gpu
+    return config.replace(workers=workers, processes=processes)
+
+
+def fingerprint(datasets: list[Dataset], split: str) -> list[dict[str, Any]]:
+    """What the samples and their order hang on: shards by checksum, where the dataset states one."""
+    return [
+        {
+            "path": shard.path,
+            "count": shard.count,
+            "sha256": shard.sha256 or sha256_file(dataset.root / shard.path),
+        }
+        for dataset in datasets
+        for shard in dataset.shards(split)
+    ]

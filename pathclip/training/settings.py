@@ -22,6 +22,7 @@ def settings(config: TrainConfig, world: World) -> Iterator[None]:
     threads = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
     exact = world.device.type == "cpu" if config.deterministic is None else config.deterministic
     if exact and world.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
@@ -31,10 +32,13 @@ def settings(config: TrainConfig, world: World) -> Iterator[None]:
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
             torch.use_deterministic_algorithms(exact)
+            # on by default, to show reads of empty memory; costs a twentieth of a step
+            torch.utils.deterministic.fill_uninitialized_memory = False
             torch.manual_seed(config.seed * 1_000_003 + world.rank)
             yield
         finally:
             torch.use_deterministic_algorithms(was_deterministic, warn_only=warn_only)
+            torch.utils.deterministic.fill_uninitialized_memory = fill
             torch.set_num_threads(threads)
 
 

@@ -7,9 +7,18 @@ from typing import Any
 
 from pathclip.ingest.codes import stage_of
 from pathclip.ingest.media import Place
-from pathclip.pairs import Caption, Drop
+from pathclip.pairs import Box, Caption, Drop
 
-__all__ = ["Candidate"]
+__all__ = ["Candidate", "Panel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel of a figure: its number from 1, its box in the upright picture, and its hash."""
+
+    number: int
+    box: Box
+    phash: str | None
 
 
 @dataclass(slots=True)
@@ -31,6 +40,8 @@ class Candidate:
         place: Where its picture lies, or None.
         picture: Columns of ``pictures``, once looked up.
         captions: Best first.
+        num_panels: How many panels its picture shows; 0 where it is a single picture or none are asked for.
+        panels: Those of them that become samples of their own; none where the picture stays whole.
         drop: Why it is rejected; None as long as it is not.
     """
 
@@ -48,6 +59,8 @@ class Candidate:
     place: Place | None = None
     picture: dict[str, Any] = field(default_factory=dict)
     captions: tuple[Caption, ...] = ()
+    num_panels: int = 0
+    panels: tuple[Panel, ...] = ()
     drop: Drop | None = None
 
     @property

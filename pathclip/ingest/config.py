@@ -29,8 +29,8 @@ from pathclip.pairs import (
 
 __all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
 
-COLLECT_VERSION = 3
-PLAN_VERSION = 2
+COLLECT_VERSION = 4
+PLAN_VERSION = 3
 PACK_VERSION = 2
 
 
@@ -58,6 +58,10 @@ class ImageConfig(Config):
 
     min_side_px: int = Field(default=128, ge=1, description="shortest side a picture may have")
     max_aspect: float = Field(default=6.0, ge=1, description="long side over short side")
+    panels: Literal["off", "flag", "split"] = Field(
+        default="off",
+        description="figures of several panels: leave as they are, mark them, or make each panel a sample",
+    )
 
 
 class CardConfig(Config):
@@ -138,6 +142,8 @@ class IngestConfig(Config):
                 'collect.scores is off, so no picture can be judged: set filter.pictures to "keep" and no '
                 "filter.model"
             )
+        if not self.collect.scores and self.image.panels != "off":
+            raise ValueError('collect.scores is off, so no panels were looked for: set image.panels to "off"')
         if self.filter.scorer_min is not None and self.collect.scorer is None:
             raise ValueError("filter.scorer_min needs a checkpoint: set collect.scorer")
         if not self.collect.phash and self.dedup.tie_radius >= 0:

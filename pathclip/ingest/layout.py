@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pathclip.ingest.candidates import Candidate
+from pathclip.ingest.candidates import Candidate, Panel
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.resolve import sample_id
-from pathclip.pairs import SPLITS, Caption, Components, Pair, Split, assign_splits, keyed_id
+from pathclip.pairs import SPLITS, Caption, Components, Pair, Split, assign_splits, keyed_id, part_captions
 
 __all__ = ["PlacedPair", "lay_out", "pair_of_row"]
 
@@ -41,6 +42,9 @@ class PlacedPair:
             "root": pair.image_root,
             "file": pair.image_path,
             "sha256": pair.image_sha256,
+            "panels": pair.panels,
+            "panel": pair.panel,
+            "box": pair.box,
         }
 
     def provenance(self) -> list[dict[str, Any]]:
@@ -83,6 +87,9 @@ def pair_of_row(row: dict[str, Any]) -> Pair:
         phash=row["phash"],
         hashtag=row["hashtag"],
         split=row["split"],
+        panels=row["panels"],
+        panel=row["panel"],
+        box=tuple(row["box"]) if row["box"] else None,
     )
 
 
@@ -104,22 +111,26 @@ def lay_out(
     return placed
 
 
-_Sample = tuple[Candidate, tuple[Caption, ...]]
+_Sample = tuple[Candidate, tuple[Caption, ...], Panel | None]
 
 
-def _samples(kept: list[Candidate], key: bytes, config: IngestConfig) -> list[tuple[str, _Sample]]:
-    """Sample ids with what they show: one per picture, or one per caption."""
-    if config.caption.pairs == "picture":
-        return [(sample_id(c, key), (c, c.captions)) for c in kept]
-    return [
-        (sample_id(c, key, str(number)), (c, (caption,)))
-        for c in kept
-        for number, caption in enumerate(c.captions)
-    ]
+def _samples(kept: list[Candidate], key: bytes, config: IngestConfig) -> Iterator[tuple[str, _Sample]]:
+    """Sample ids with what they show: one per picture or panel, or one per caption of these."""
+    for candidate in kept:
+        for panel in candidate.panels or (None,):
+            number, captions = 0, candidate.captions
+            if panel is not None:
+                number = panel.number
+                captions = part_captions(captions, (number - 1, candidate.num_panels), config.caption)
+            if config.caption.pairs == "picture":
+                yield sample_id(candidate, key, panel=number), (candidate, captions, panel)
+                continue
+            for place, caption in enumerate(captions):
+                yield sample_id(candidate, key, str(place), panel=number), (candidate, (caption,), panel)
 
 
 def _pair(name: str, sample: _Sample, group_id: str, positive_id: str, split: Split) -> Pair:
-    candidate, captions = sample
+    candidate, captions, panel = sample
     assert candidate.place is not None
     return Pair(
         sample_id=name,
@@ -129,16 +140,19 @@ def _pair(name: str, sample: _Sample, group_id: str, positive_id: str, split: Sp
         image_path=candidate.place[1],
         image_root=candidate.place[0],
         image_sha256=candidate.picture["sha256"],
-        phash=candidate.picture["phash"],
+        phash=candidate.picture["phash"] if panel is None else panel.phash,
         hashtag=candidate.hashtag,
         split=split,
+        panels=candidate.num_panels,
+        panel=0 if panel is None else panel.number,
+        box=None if panel is None else panel.box,
     )
 
 
 def _named(kind: str, key: bytes, ties: Components, samples: dict[str, _Sample]) -> dict[str, str]:
     """Sample id to its component's id: an HMAC over the members, so never a member's own id."""
     members: dict[Any, list[str]] = defaultdict(list)
-    for name, (candidate, _) in samples.items():
+    for name, (candidate, *_) in samples.items():
         members[ties.find(candidate.id)].append(name)
     named: dict[str, str] = {}
     for names in members.values():
@@ -149,7 +163,7 @@ def _named(kind: str, key: bytes, ties: Components, samples: dict[str, _Sample])
 
 def _splits(samples: dict[str, _Sample], group_of: dict[str, str], config: IngestConfig) -> dict[str, str]:
     """Given splits win and draw the other members of their group along; the rest is shared out."""
-    given = {name: c.given_split for name, (c, _) in samples.items() if c.given_split}
+    given = {name: c.given_split for name, (c, *_) in samples.items() if c.given_split}
     drawn = {
         group_of[name]: split
         for split in ("train", "val", "test")  # the last word is test's

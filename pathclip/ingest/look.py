@@ -23,6 +23,7 @@ from pathclip.pairs import (
     Drop,
     PackConfig,
     decode,
+    find_panels,
     passed_through,
     phash,
     read_header,
@@ -107,22 +108,48 @@ def look_at(
     image = decode(data, min_side_px=LOOK_SIDE_PX if is_used else ANY_SIDE_PX, header=header)
     if isinstance(image, Drop):
         return _rejected(image, **known), None
-    columns = {**known, "code": None, "detail": None, **_looks(image, config, scorer)}
+    columns = {**known, "code": None, "detail": None, **_looks(image, config, scorer, header.width)}
     return columns, stored_jpeg(data, pack, image) if pack is not None and stored is None else stored
 
 
-def _looks(image: Image.Image, config: CollectConfig, scorer: Scorer | None) -> dict[str, Any]:
-    """Columns made of the small picture, at most ``LOOK_SIDE_PX`` a side; the scorer sees the whole one."""
+def _looks(
+    image: Image.Image, config: CollectConfig, scorer: Scorer | None, width: int = 0
+) -> dict[str, Any]:
+    """Columns made of the small picture, at most ``LOOK_SIDE_PX`` a side; the scorer sees the whole one.
+
+    Args:
+        image: Decoded, perhaps at a smaller scale.
+        config: What is looked for.
+        scorer: Says how likely it is a micrograph.
+        width: Of the picture at full size, to which the boxes of panels are scaled.
+    """
     if not (config.phash or config.scores or scorer):
-        return {"phash": None, "scores": None}
+        return {"phash": None, "scores": None, "panels": None}
     small = small_picture(image)
+    panels = _panels(image, config, width or image.width) if config.scores else []
     scores: dict[str, Any] = score(small) if config.scores else {}
     if scorer is not None:
         scores["scorer"] = round(scorer(image), 4)
     return {
         "phash": phash(small) if config.phash else None,
         "scores": json.dumps(scores) if scores else None,
+        "panels": json.dumps(panels) if panels else None,
     }
+
+
+def _panels(image: Image.Image, config: CollectConfig, width: int) -> list[dict[str, Any]]:
+    """The panels of a figure: box at full size, hash and scores of each."""
+    scale, found = width / image.width, []
+    for box in find_panels(image):
+        small = small_picture(image.crop(box))
+        found.append(
+            {
+                "box": [round(edge * scale) for edge in box],
+                "phash": phash(small) if config.phash else None,
+                "scores": score(small),
+            }
+        )
+    return found
 
 
 def look_at_many(task: LookTask) -> None:

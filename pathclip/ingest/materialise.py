@@ -96,6 +96,8 @@ def _samples(task: ShardTask) -> Iterator[Sample]:
             phash=pair.phash,
             split=pair.split,
             jpg=jpg,
+            panels=pair.panels,
+            panel=pair.panel,
             positional=frozenset(n for n, caption in enumerate(pair.captions) if caption.positional),
         )
 
@@ -105,9 +107,9 @@ def _of(task: ShardTask, ahead: dict[str, Ahead]) -> dict[str, Ahead]:
 
 
 def _stored(task: ShardTask, pair: Pair) -> tuple[bytes, int, int]:
-    found = task.ahead.get(pair.image_sha256)
+    found = task.ahead.get(pair.image_sha256) if pair.box is None else None
     ahead = found.read() if found is not None else None
-    return ahead or stored_jpeg(_bytes(task.roots[pair.image_root], pair), task.config)
+    return ahead or stored_jpeg(_bytes(task.roots[pair.image_root], pair), task.config, box=pair.box)
 
 
 def _bytes(root: Path, pair: Pair) -> bytes:

@@ -14,6 +14,7 @@ from pathclip.ingest.collect import Collected
 from pathclip.ingest.config import IngestConfig
 from pathclip.ingest.layout import PlacedPair, lay_out
 from pathclip.ingest.nominate import nominate
+from pathclip.ingest.parts import find_parts
 from pathclip.ingest.rejects import Rejects
 from pathclip.ingest.resolve import drop_near, merge_exact, near, reject_beside_held_out, ties
 from pathclip.ingest.tables import read_rows, write_rows
@@ -70,7 +71,7 @@ def plan(collected: Collected, config: IngestConfig, key: bytes, folder: Path) -
     nominated = nominate(collected, config, rejects)
     _judge_pictures(nominated.candidates, collected, config)
     living = [c for c in nominated.candidates if c.alive]
-    groups, positives = ties(living, near(living, config.dedup.tie_radius), config)
+    groups, positives = ties(living, near(living, config.dedup.tie_radius, panels=True), config)
     reject_beside_held_out(living, groups)
     merge_exact(living, key, config)
     drop_near(living, key, config)
@@ -98,6 +99,8 @@ def _judge_pictures(candidates: Iterable[Candidate], collected: Collected, confi
         candidate.picture = pictures[candidate.place]
         if candidate.alive and (drop := _judge(candidate.picture, config, fitted)):
             candidate.reject(drop)
+        if candidate.alive and config.image.panels != "off":
+            find_parts(candidate, config, fitted)
 
 
 def _judge(picture: dict[str, Any], config: IngestConfig, fitted: FittedFilter | None) -> Drop | None:

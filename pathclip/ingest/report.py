@@ -100,6 +100,7 @@ def make_report(planned: Planned) -> dict[str, Any]:
         "by_code": {code: codes[code] for names in STAGES.values() for code in names if codes[code]},
         "by_hashtag": _by_hashtag(captions),
         "by_source": dict(sorted(Counter(source for _, source in captions).items())),
+        "figures": sum(pair.panels > 0 for pair in pairs),
         "splits": {split: splits[split] for split in SPLITS if splits[split]},
         "groups": len({pair.group_id for pair in pairs}),
         "large_groups": planned.large_groups(),
@@ -129,7 +130,9 @@ def recount(
     captions: Counter[tuple[str | None, str]] = Counter()
     splits: Counter[str] = Counter()
     groups: Counter[tuple[str, str]] = Counter()
+    figures = 0
     for row in plan:
+        figures += row["panels"] > 0
         splits[row["split"]] += 1
         groups[row["group_id"], row["split"]] += 1
         captions.update((row["hashtag"], caption["source"]) for caption in row["captions"])
@@ -149,6 +152,7 @@ def recount(
         "by_code": {code: codes[code] for names in STAGES.values() for code in names if codes[code]},
         "by_hashtag": _by_hashtag(list(captions.elements())),
         "by_source": dict(sorted(sources.items())),
+        "figures": figures,
         "splits": {split: splits[split] for split in SPLITS if splits[split]},
         "groups": len({group for group, _ in groups}),
         "large_groups": large_groups(groups),

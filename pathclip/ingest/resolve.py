@@ -16,15 +16,17 @@ __all__ = ["drop_near", "merge_exact", "near", "reject_beside_held_out", "sample
 Near = tuple[Candidate, Candidate, int]
 
 
-def near(living: list[Candidate], radius: int) -> list[Near]:
+def near(living: list[Candidate], radius: int, *, panels: bool = False) -> list[Near]:
     """Pairs of candidates whose pictures look alike, nearest first; one comparison per different hash.
 
-    Of candidates with equal hashes the first of ``living`` stands for all: it is paired with each.
+    Of candidates with equal hashes the first of ``living`` stands for all: it is paired with each. With
+    ``panels``, one panel that looks alike is enough.
     """
     by_hash: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in living:
-        if candidate.picture["phash"] is not None:
-            by_hash[candidate.picture["phash"]].append(candidate)
+        parts = [panel.phash for panel in candidate.panels] if panels else []
+        for name in {candidate.picture["phash"], *parts} - {None}:
+            by_hash[name].append(candidate)
     names = sorted(by_hash)
     hashes = np.array([int(name, 16) for name in names], dtype=np.uint64)
     found = [(same[0], other, 0) for same in by_hash.values() for other in same[1:]] if radius >= 0 else []
@@ -101,6 +103,6 @@ def drop_near(living: list[Candidate], key: bytes, config: IngestConfig) -> None
             lose.reject(Drop("duplicate_near", f"distance {pair[2]} from {keep.id}"))
 
 
-def sample_id(candidate: Candidate, key: bytes, *more: str) -> str:
-    """The sample's id, from its source, the file's bytes, the panel (0: panels are not split) and more."""
-    return keyed_id(key, "sample", candidate.source_key, candidate.picture["sha256"], "0", *more)
+def sample_id(candidate: Candidate, key: bytes, *more: str, panel: int = 0) -> str:
+    """The sample's id, from its source, the file's bytes, the panel (0: the whole picture) and more."""
+    return keyed_id(key, "sample", candidate.source_key, candidate.picture["sha256"], str(panel), *more)

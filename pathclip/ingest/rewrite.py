@@ -280,7 +280,7 @@ def _remaining(path: Path, found: Survey) -> Iterator[Sample]:
             captions = [c for n, c in enumerate(record["captions"]) if n not in fewer.get(name, ())]
             texts = tuple((c["text"], c["source"]) for c in captions)
             places = frozenset(n for n, c in enumerate(captions) if c.get("positional"))
-            values = {n: record[n] for n in names}
+            values = {n: record[n] for n in names if n in record}
             yield Sample(**values, captions=texts, positional=places, jpg=bytes(reader.jpg(i)))
     reader.close()
 
@@ -334,7 +334,7 @@ def _report(journal: Journal, found: Survey, posts: int, repeated: int) -> dict[
 
     return recount(
         before,
-        rows("plan", ["split", "group_id", "hashtag", "captions"]),
+        rows("plan", ["split", "group_id", "hashtag", "captions", "panels"]),
         rows("rejects", ["code"]),
         kept=before["kept"] - len(found.taken | found.pictures),
         posts=posts,

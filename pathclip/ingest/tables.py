@@ -44,6 +44,7 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "height": _INT,
         "phash": _TEXT,
         "scores": _TEXT,
+        "panels": _TEXT,
         "code": _TEXT,
         "detail": _TEXT,
     },
@@ -70,6 +71,9 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "root": _INT,
         "file": _TEXT,
         "sha256": _TEXT,
+        "panels": _INT,
+        "panel": _INT,
+        "box": pa.list_(_INT),
     },
     "thumbs": {
         "code": _TEXT,

@@ -5,6 +5,7 @@ from pathclip.pairs.caption import (
     TextConfig,
     is_question,
     own_caption,
+    part_captions,
     picture_captions,
     rank_continuations,
     rank_replies,
@@ -14,8 +15,10 @@ from pathclip.pairs.deduplicate import Components, DedupConfig
 from pathclip.pairs.encode import PackConfig, passed_through, stored_jpeg, strip_metadata
 from pathclip.pairs.fit import FittedFilter, fit_filter, read_labels
 from pathclip.pairs.images import Header, decode, read_header
-from pathclip.pairs.pair import Caption, CaptionSource, Drop, Pair, Split
+from pathclip.pairs.pair import Box, Caption, CaptionSource, Drop, Pair, Split
+from pathclip.pairs.panels import find_panels
 from pathclip.pairs.phash import near_pairs, phash
+from pathclip.pairs.positions import is_positional
 from pathclip.pairs.scaled import LOOK_SIDE_PX, small_picture
 from pathclip.pairs.score import FilterConfig, score, why_no_micrograph
 from pathclip.pairs.select import LanguageConfig, SelectConfig, select
@@ -26,6 +29,7 @@ from pathclip.pairs.threads import Threads, last_edits
 __all__ = [
     "LOOK_SIDE_PX",
     "SPLITS",
+    "Box",
     "Caption",
     "CaptionConfig",
     "CaptionSource",
@@ -45,13 +49,16 @@ __all__ = [
     "Threads",
     "assign_splits",
     "decode",
+    "find_panels",
     "fit_filter",
     "has_pathology_term",
+    "is_positional",
     "is_question",
     "keyed_id",
     "last_edits",
     "near_pairs",
     "own_caption",
+    "part_captions",
     "passed_through",
     "phash",
     "picture_captions",

@@ -21,6 +21,7 @@ __all__ = [
     "TextConfig",
     "is_question",
     "own_caption",
+    "part_captions",
     "picture_captions",
     "rank_continuations",
     "rank_replies",
@@ -180,6 +181,23 @@ def picture_captions(
     first: dict[str, Caption] = {}
     for caption in captions:
         first.setdefault(caption.text, caption)
+    return tuple(first.values())
+
+
+def part_captions(
+    captions: Iterable[Caption], place: tuple[int, int], config: CaptionConfig
+) -> tuple[Caption, ...]:
+    """The captions of one panel of a figure: its share where they mark as many parts, else all, marked.
+
+    Args:
+        captions: Of the figure.
+        place: The panel's number, from 0, and how many the figure has.
+        config: ``multi = "split"`` shares out.
+    """
+    first: dict[str, Caption] = {}
+    for caption in captions:
+        part = _of_picture(caption, place, config)
+        first.setdefault(part.text, part)
     return tuple(first.values())
 
 

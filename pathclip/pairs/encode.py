@@ -13,7 +13,7 @@ from pydantic import Field
 from pathclip.core.config import Config
 from pathclip.core.errors import FaultError
 from pathclip.pairs.images import decode, is_srgb, orientation
-from pathclip.pairs.pair import Drop
+from pathclip.pairs.pair import Box, Drop
 from pathclip.pairs.scaled import LOOK_SIDE_PX
 
 __all__ = ["PackConfig", "passed_through", "stored_jpeg", "strip_metadata"]
@@ -45,7 +45,9 @@ class PackConfig(Config):
     shard_samples: int = Field(default=1000, ge=1, description="samples per shard")
 
 
-def stored_jpeg(data: bytes, config: PackConfig, looked: Image.Image | None = None) -> tuple[bytes, int, int]:
+def stored_jpeg(
+    data: bytes, config: PackConfig, looked: Image.Image | None = None, box: Box | None = None
+) -> tuple[bytes, int, int]:
     """The bytes to store, and their width and height.
 
     Args:
@@ -53,18 +55,21 @@ def stored_jpeg(data: bytes, config: PackConfig, looked: Image.Image | None = No
         config: How pictures are stored.
         looked: The decoded picture where one is at hand (`decode` down to ``LOOK_SIDE_PX``): saves a second
             decode where pictures are stored at that size, and changes no byte of the result.
+        box: Store this part of the upright picture only.
 
     Raises:
         FaultError: If the picture no longer decodes (it did when it was looked at).
     """
-    passed = passed_through(data, config)
+    passed = passed_through(data, config) if box is None else None
     if passed is not None:
         return passed
     image: Image.Image | Drop | None = looked if config.short_side_px == LOOK_SIDE_PX else None
-    if image is None:
-        image = decode(data, min_side_px=config.short_side_px)
+    if image is None or box is not None:
+        image = decode(data, min_side_px=config.short_side_px if box is None else None)
     if isinstance(image, Drop):
         raise FaultError(f"a picture that decoded before no longer does: {image.detail}")
+    if box is not None:
+        image = image.crop(box)
     short = min(image.size)
     if short > config.short_side_px:
         scale = config.short_side_px / short

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Caption", "CaptionSource", "Drop", "Pair", "Split"]
+__all__ = ["Box", "Caption", "CaptionSource", "Drop", "Pair", "Split"]
 
 CaptionSource = Literal["tweet", "alt_text", "continuation", "reply", "table"]
 Split = Literal["train", "val", "test"]
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are one past the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,9 @@ class Pair:
         hashtag: The one hashtag the pair is counted under, or None.
         scores: Named figures of the picture and text filters.
         split: train, val or test.
+        panels: How many panels the picture's file shows; 0 for a single picture, or where none are asked for.
+        panel: Which of them this is, from 1; 0 for the whole file.
+        box: The panel's place in the upright picture.
     """
 
     sample_id: str
@@ -66,4 +71,7 @@ class Pair:
     phash: str | None = None
     hashtag: str | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    panels: int = 0
+    panel: int = 0
+    box: Box | None = None
     split: Split = "train"

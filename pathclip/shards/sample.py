@@ -27,6 +27,8 @@ class Sample:
         split: train, val or test.
         jpg: The encoded picture.
         positional: Numbers of the captions that tell several pictures of a post apart by their place.
+        panels: How many panels the post's picture shows, where figures are marked or split; else 0.
+        panel: Which of them this is, from 1; 0 where it is the whole picture.
     """
 
     sample_id: str
@@ -40,6 +42,8 @@ class Sample:
     split: str
     jpg: bytes
     positional: frozenset[int] = frozenset()
+    panels: int = 0
+    panel: int = 0
 
     def to_json(self) -> bytes:
         """The ``{key}.json`` member: stable key order, UTF-8, no spaces."""
@@ -57,5 +61,7 @@ class Sample:
             "height": self.height,
             "phash": self.phash,
             "split": self.split,
+            **({"panels": self.panels} if self.panels else {}),
+            **({"panel": self.panel} if self.panel else {}),
         }
         return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()

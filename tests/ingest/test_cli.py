@@ -56,7 +56,7 @@ def test_options_reach_the_config(pair, tmp_path):
     )  # fmt: skip
     assert code == 0
     config = json.loads((tmp_path / "out" / "private" / "run.json").read_text())["config"]
-    assert config["image"] == {"min_side_px": 64, "max_aspect": 4.0}
+    assert config["image"] == {"min_side_px": 64, "max_aspect": 4.0, "panels": "off"}
     assert config["split"]["val"] == 0.25
     assert config["caption"]["min_words"] == 3
     assert not (tmp_path / "out" / "private" / "key").exists()

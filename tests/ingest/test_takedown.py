@@ -216,7 +216,7 @@ def test_a_reply_leaves_its_sample_which_keeps_its_other_captions(talk):
     ingest(talk)
     assert remove(talk, "22").to_json() == {
         "requested": 1, "known": 1, "before": 0, "posts": 1, "samples": 0, "captions": 1, "shards": 1,
-        "derived": 0, "dry_run": False, "events": {}, "unread": (),
+        "derived": 0, "dry_run": False, "events": {}, "unread": (), "published": None,
     }  # fmt: skip
     assert [c["text"] for c in kept(talk.out)["21", "3_21a"]["captions"]] == ["Nevus of the skin"]
     assert check(talk.out).ok

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
-from looking import kept
-from test_takedown import call, needles_of, posts_of
+from looking import kept, needles_of, posts_of
+from typer.testing import CliRunner
 
+from pathclip.cli.__main__ import app
 from pathclip.core.config import load_config
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import read_json
@@ -20,6 +21,11 @@ SCHEMAS = Path(__file__).parents[2] / "docs" / "reference" / "schemas"
 OURS = re.compile(
     r"shards/(train|val|test)-\d{6}\.(tar|idx|stats\.json)|(report|croissant|index)\.json|README\.md"
 )
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,9 @@ def ingest(
             "with the columns image and caption[, group, split] (CSV, JSON lines, parquet). gzip is fine.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The dataset folder to write.")],
+    out: Annotated[
+        Path, typer.Option(help="The dataset folder to write; copied to a store with --set publish=URL.")
+    ],
     media: Annotated[
         Path | None, typer.Option(help="Folder with the picture files; a table's own folder by default.")
     ] = None,

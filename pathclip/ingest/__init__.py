@@ -15,6 +15,7 @@ from pathclip.ingest.config import PRESETS, CardConfig, CollectConfig, ImageConf
 from pathclip.ingest.explain import explain
 from pathclip.ingest.export import IdExport, export_ids
 from pathclip.ingest.leakcheck import LeakReport, leakcheck
+from pathclip.ingest.publish import publish
 from pathclip.ingest.report import IngestReport, open_report
 from pathclip.ingest.requests import Requests, read_events, read_ids
 from pathclip.ingest.run import ingest
@@ -44,6 +45,7 @@ __all__ = [
     "notes_on",
     "open_report",
     "preset",
+    "publish",
     "read_events",
     "read_ids",
     "takedown",

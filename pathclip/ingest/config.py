@@ -15,6 +15,7 @@ from pathclip.core.config import Config
 from pathclip.core.engine import EngineName
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
+from pathclip.core.remote import check_url
 from pathclip.ingest.download import DownloadConfig
 from pathclip.pairs import (
     CaptionConfig,
@@ -117,6 +118,11 @@ class IngestConfig(Config):
         default=False, description="look again at pictures that were missing or could not be read"
     )
     dry_run: bool = Field(default=False, description="read and plan, write nothing to OUT")
+    publish: str = Field(
+        default="",
+        description="url (s3://bucket/folder) where a copy of the public files is kept in step, by later "
+        'runs and takedowns too; "off" ends it',
+    )
     collect: CollectConfig = Field(default_factory=CollectConfig)
     download: DownloadConfig = Field(default_factory=DownloadConfig)
     select: SelectConfig = Field(default_factory=SelectConfig)
@@ -134,6 +140,11 @@ class IngestConfig(Config):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | Path) else value
+
+    @field_validator("publish")
+    @classmethod
+    def _a_url_or_nothing(cls, value: str) -> str:
+        return value if value in ("", "off") else check_url(value)
 
     @model_validator(mode="after")
     def _looked_at_what_is_judged(self) -> IngestConfig:

@@ -128,7 +128,7 @@ def _check(target: Path) -> None:
 
 def _recipe(run: dict[str, Any]) -> str:
     """The settings as `pathclip ingest --config` reads them, and what they were used with."""
-    config = IngestConfig.model_validate({**run["config"], "card": {}})
+    config = IngestConfig.model_validate({**run["config"], "card": {}, "publish": ""})
     return (
         f"# pathclip {run['code_version']} (this list: {__version__}); key fingerprint {run['key']}\n"
         f"# hashes of the phases: {json.dumps(run['hashes'])}\n" + to_toml(config)

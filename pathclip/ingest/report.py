@@ -10,6 +10,7 @@ from typing import Any
 
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
+from pathclip.core.remote import Synced
 from pathclip.ingest.codes import MEANING, STAGES, Code
 from pathclip.ingest.plan import Planned, large_groups
 from pathclip.pairs import SPLITS
@@ -29,12 +30,14 @@ class IngestReport:
         state: ``new``, ``resumed``, ``rebuilt`` (from the plan or the shards), ``unchanged``, ``dry-run`` or
             ``share`` (of a job array: ``data`` is empty).
         messages: What a person should know about this run, one line each.
+        published: What was copied to the store that ``publish`` names; None without one.
     """
 
     out: Path
     data: dict[str, Any]
     state: str = "new"
     messages: tuple[str, ...] = ()
+    published: Synced | None = None
 
     @property
     def candidates(self) -> int:
@@ -62,8 +65,14 @@ class IngestReport:
         return self.data["splits"]
 
     def to_json(self) -> dict[str, Any]:
-        """The report's keys plus ``out``, ``state`` and ``messages``."""
-        return {**self.data, "out": str(self.out), "state": self.state, "messages": list(self.messages)}
+        """The report's keys plus ``out``, ``state``, ``messages`` and ``published``."""
+        return {
+            **self.data,
+            "out": str(self.out),
+            "state": self.state,
+            "messages": list(self.messages),
+            "published": self.published and self.published.to_json(),
+        }
 
     def funnel(self) -> list[Any]:
         """What a terminal shows: the funnel, the splits, the hashtags (rich renderables)."""

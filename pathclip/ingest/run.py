@@ -26,6 +26,7 @@ from pathclip.ingest.materialise import materialise
 from pathclip.ingest.media import Place
 from pathclip.ingest.nominate import nominate
 from pathclip.ingest.plan import plan, write_plan
+from pathclip.ingest.publish import check_places, published, remembered, standing_url
 from pathclip.ingest.record import decide, difference, fingerprints, previous, write_record
 from pathclip.ingest.report import IngestReport, make_report, open_report
 from pathclip.ingest.report_page import write_page
@@ -47,7 +48,7 @@ def ingest(config: IngestConfig, *, scorer: Scorer | None = None) -> IngestRepor
 
     Run again into the same folder it goes on where it was killed, says that nothing is to do, or, where the
     settings of the plan or of the shards changed, redoes those. Other input or other ``collect`` settings are
-    refused unless ``force_new``.
+    refused unless ``force_new``. Where ``publish`` names a store, the complete dataset is copied there.
 
     Args:
         config: Sources, place and settings.
@@ -57,7 +58,7 @@ def ingest(config: IngestConfig, *, scorer: Scorer | None = None) -> IngestRepor
     Raises:
         UserError: If a source, the media folder or the key is missing or wrong, or the folder was made from
             other input.
-        FaultError: If the disk is full, or a picture vanished on the way.
+        FaultError: If the disk is full, a picture vanished on the way, or the store of ``publish`` is away.
     """
     _check(config)
     if (config.collect.scorer is None) != (scorer is None):
@@ -65,7 +66,7 @@ def ingest(config: IngestConfig, *, scorer: Scorer | None = None) -> IngestRepor
             "collect.scorer names a checkpoint and scorer is what asks it: give both or none, for example "
             "scorer=pathclip.heads.PictureScorer(config.collect.scorer)"
         )
-    config = config.replace(sources=_unique(config.sources))
+    config = config.replace(sources=_unique(config.sources), publish=standing_url(config))
     if config.dry_run:
         return _dry_run(config, scorer)
     private = config.out / "private"
@@ -88,12 +89,14 @@ def ingest(config: IngestConfig, *, scorer: Scorer | None = None) -> IngestRepor
             raise UserError(f"another run is writing {config.out}; wait for it, or choose another --out")
         finish(config.out)  # a takedown that was killed
         clear_leftovers(config.out)
+        before = remembered(config.out)
         try:
-            return _run(config, scorer)
+            report = _run(config, scorer)
         except UserError:
             if is_new:  # the user's mistake: leave the place as it was found
                 shutil.rmtree(private, ignore_errors=True)
             raise
+        return published(report, config.publish, before)
 
 
 def _run(config: IngestConfig, scorer: Scorer | None) -> IngestReport:
@@ -178,6 +181,7 @@ def _new_generation(config: IngestConfig, scorer: Scorer | None) -> IngestReport
 
 def _check(config: IngestConfig) -> None:
     """Find the user's mistakes before anything is written."""
+    check_places(config)
     if not config.sources:
         raise UserError("no source given; name a dump, an archive folder or a table")
     for source in config.sources:
@@ -238,14 +242,15 @@ def _dry_run(config: IngestConfig, scorer: Scorer | None) -> IngestReport:
 
 def _intention(config: IngestConfig, key: bytes) -> str:
     before = previous(config.out)
+    copy = f" and publish it to {config.publish}" if config.publish else ""
     if before is None:
-        return f"dry run: would write a new dataset to {config.out}"
+        return f"dry run: would write a new dataset to {config.out}{copy}"
     if config.force_new:
-        return f"dry run: would start over and replace {config.out}"
+        return f"dry run: would start over and replace {config.out}{copy}"
     if differs := difference(config, fingerprints(config, key), before):
         return f"dry run: would refuse without --force-new: {'; '.join(differs)}"
     state, messages = decide(config, before)
-    return f"dry run: {state}: {'; '.join(messages)}"
+    return f"dry run: {state}: {'; '.join(messages)}{copy}"
 
 
 def _notes(report: dict[str, Any]) -> list[str]:

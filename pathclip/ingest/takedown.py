@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pathclip.core.errors import UserError
 from pathclip.core.files import claim
+from pathclip.core.remote import Synced
 from pathclip.ingest.journal import Journal, finish
 from pathclip.ingest.key import fingerprint, load_key
+from pathclip.ingest.publish import publish, remembered
 from pathclip.ingest.record import previous
 from pathclip.ingest.requests import Requests
 from pathclip.ingest.rewrite import rewrite
@@ -59,6 +61,7 @@ class TakedownReport:
         dry_run: True where nothing was written.
         events: Compliance events by action.
         unread: Lines of the events that were not understood.
+        published: What changed at the store the dataset is published to; None without one.
     """
 
     requested: int
@@ -72,10 +75,11 @@ class TakedownReport:
     dry_run: bool = False
     events: dict[str, int] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    published: Synced | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, counts only."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
 
     def lines(self) -> list[str]:
         """What a person should know."""
@@ -89,6 +93,8 @@ class TakedownReport:
             lines.append(f"{self.before} ids had been taken down before")
         if self.derived:
             lines.append(f"{self.derived} entries left the indexes")
+        if self.published:
+            lines.append(self.published.line())
         if self.unread:
             lines.append(f"{len(self.unread)} lines were not understood; the first: {self.unread[0]}")
         if not self.dry_run:
@@ -108,7 +114,8 @@ def takedown(
 
     Their captions leave; a sample without picture or caption leaves; a duplicate that had lost to a picture
     that leaves does not take its place. Shards that hold none of it keep their bytes. Killed at any moment,
-    the folder is as before, or the next run into it (of any verb that writes) completes what was begun.
+    the folder is as before, or the next run into it (of any verb that writes) completes what was begun. A
+    published dataset is published again, also where nothing was left to remove.
 
     Args:
         out: The dataset folder with its private part.
@@ -119,6 +126,7 @@ def takedown(
 
     Raises:
         UserError: If this is no complete dataset folder, or the key is another one.
+        FaultError: If the store the dataset is published to is away or refuses; the folder is done by then.
     """
     out = Path(out)
     private = out / "private"
@@ -145,7 +153,9 @@ def takedown(
                 journal.abandon()
             raise
         derived = 0 if dry_run else _derived(out, found.gone, removers)
-    return _report(requests, found, shards, derived, dry_run)
+        url = "" if dry_run else remembered(out)
+        copied = publish(out, url) if url else None
+    return replace(_report(requests, found, shards, derived, dry_run), published=copied)
 
 
 def _key(out: Path, key_file: Path | None) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from jsonschema import Draft202012Validator
-from looking import codes, kept, rejects, samples, shard_bytes
+from looking import codes, kept, needles_of, posts_of, rejects, samples, shard_bytes
 from typer.testing import CliRunner
 
 from pathclip.cli.__main__ import app
@@ -36,22 +36,6 @@ def call(*arguments):
     return result.exit_code, result.stdout, result.stderr
 
 
-def posts_of(tweets: Path) -> tuple[list[dict], dict[str, dict], dict[str, dict]]:
-    """Posts, users and media of a dump of v2 pages."""
-    posts, users, media = [], {}, {}
-    for line in tweets.read_text("utf-8", "replace").splitlines():
-        try:
-            page = json.loads(line)
-        except ValueError:
-            continue
-        found = page.get("data", []) if isinstance(page, dict) else []
-        includes = page.get("includes", {}) if isinstance(page, dict) else {}
-        posts += [*(found if isinstance(found, list) else [found]), *includes.get("tweets", [])]
-        users.update({u["id"]: u for u in includes.get("users", [])})
-        media.update({m["media_key"]: m for m in includes.get("media", [])})
-    return [p for p in posts if "id" in p], users, media
-
-
 def traces(out: Path, needles: set[str]) -> list[tuple[str, str]]:
     """(file, needle) for whatever is still in a file's bytes or in the decoded rows of its parquet."""
     words = {n.encode() for n in needles if re.fullmatch(r"\w+", n)}
@@ -73,27 +57,6 @@ def _leaves(value):
             yield from _leaves(inner)
     else:
         yield value
-
-
-def needles_of(dump_file: Path, post_ids: set[str], author_ids: set[str]) -> set[str]:
-    """What would betray these posts and authors: ids, texts, names, attachments and their files."""
-    posts, users, media = posts_of(dump_file)
-    texts = [p.get("text", "") for p in posts]
-    needles = set(post_ids) | set(author_ids)
-    needles |= {users[a]["username"] for a in author_ids if a in users}
-    for post in posts:
-        if post["id"] not in post_ids and post.get("author_id") not in author_ids:
-            continue
-        needles.add(post["id"])
-        if texts.count(post["text"]) == 1 and len(post["text"]) > 30:
-            needles.add(post["text"])
-        if "retweeted" in {r.get("type") for r in post.get("referenced_tweets", ())}:
-            continue  # its attachments are those of another post
-        for key in post.get("attachments", {}).get("media_keys", ()):
-            needles |= {key, key[2:]}
-            if url := media.get(key, {}).get("url"):
-                needles.add(url.rpartition("/")[2].partition(".")[0])
-    return needles
 
 
 def wanted_of(dump_file: Path, posts: int, authors: int, seed: int = 0) -> tuple[list[str], list[str]]:
@@ -216,7 +179,7 @@ def test_a_reply_leaves_its_sample_which_keeps_its_other_captions(talk):
     ingest(talk)
     assert remove(talk, "22").to_json() == {
         "requested": 1, "known": 1, "before": 0, "posts": 1, "samples": 0, "captions": 1, "shards": 1,
-        "derived": 0, "dry_run": False, "events": {}, "unread": (),
+        "derived": 0, "dry_run": False, "events": {}, "unread": (), "published": None,
     }  # fmt: skip
     assert [c["text"] for c in kept(talk.out)["21", "3_21a"]["captions"]] == ["Nevus of the skin"]
     assert check(talk.out).ok

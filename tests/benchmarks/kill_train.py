@@ -20,88 +20,31 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import hashlib
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from kill_train_run import Run, find_fault, kill, read_figures, read_sequence, read_weights
 from train import device_name, painted, slug
 
 from pathclip.core.config import to_toml
 from pathclip.encoders import find_architecture
 from pathclip.shards import Dataset
-from pathclip.training import TrainConfig, read_metrics
-from pathclip.training.checkpoint import latest_checkpoint
-from pathclip.training.watch import KEY_BYTES, key_row
+from pathclip.training import TrainConfig
+from pathclip.training.watch import key_row
 
 HERE = Path(__file__).resolve().parent
 WORKERS = [(1, False), (2, True), (0, False), (3, False), (1, True)]  # workers, as processes
 FIELDS = ["device", "torch", "ranks", "run", "kill", "while", "after_s", "step", "saved_step", "world"]
 FIELDS += ["workers", "losses", "weights", "keys"]
-TIMES = {"samples_per_s", "data_wait"}
-
-
-@dataclass
-class Run:
-    """A run folder, and what was done to it.
-
-    Attributes:
-        path: The folder.
-        config: What it was started with.
-        total: Its steps.
-        world_at: Ranks that took each step, as it counts in the end.
-        kills: One row per kill.
-    """
-
-    path: Path
-    config: Path
-    total: int
-    world_at: list[int]
-    kills: list[dict[str, Any]] = field(default_factory=list)
-
-    def saved_step(self) -> int:
-        """Of the newest checkpoint; 0 without one."""
-        folder = latest_checkpoint(self.path)
-        return int(folder.name[5:]) if folder else 0
-
-    def last_step(self) -> int:
-        """Of the newest row, which a resume may cut again."""
-        rows = read_metrics(self.path / "metrics.jsonl")
-        return rows[-1]["step"] if rows else 0
-
-    def start(self, world: int, workers: tuple[int, bool]) -> subprocess.Popen[bytes]:
-        """Begin, or go on where the folder holds a run already."""
-        self.world_at[self.saved_step() :] = [world] * (self.total - self.saved_step())
-        command = [sys.executable, "-m"]
-        if world > 1:
-            command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={world}", "-m"]
-        begun = (self.path / "config.toml").is_file()
-        command += ["pathclip", "train", *(["--resume", str(self.path)] if begun else [str(self.config)])]
-        for setting in (f"workers={workers[0]}", f"processes={str(workers[1]).lower()}"):
-            command += ["--set", f"batch.{setting}"]
-        with open(self.path.with_suffix(".log"), "ab") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-
-    def finish(self, process: subprocess.Popen[bytes], patience: float) -> None:
-        """Wait for the end; a run that fails or hangs ends the benchmark."""
-        try:
-            code = process.wait(patience)
-        except subprocess.TimeoutExpired:
-            kill(process)
-            code = f"none after {patience:.0f} s"
-        if code != 0:
-            raise SystemExit(f"{self.path}: exit status {code}: {_tail(self.path.with_suffix('.log'))}")
 
 
 @dataclass(frozen=True)
@@ -181,8 +124,10 @@ def _undisturbed(options: argparse.Namespace, work: Path, data: Path, world: int
     starting = time.monotonic() - started
     run.finish(process, 3600)
     training = time.monotonic() - started - starting
-    sequence = read_sequence(run, options.batch)
+    sequence, figures = read_sequence(run, options.batch), read_figures(run)
     fault = find_fault(sequence, ids, options.epochs)
+    if [row["step"] for row in figures] != list(range(1, run.total + 1)):
+        fault = "ROWS MISSING"
     print(
         f"{world} ranks undisturbed: {starting:.1f} s to the first step, {training:.1f} s from there to the "
         f"end, keys {fault or 'exact'}",
@@ -190,7 +135,7 @@ def _undisturbed(options: argparse.Namespace, work: Path, data: Path, world: int
     )
     if fault:
         raise SystemExit(1)
-    return Whole(starting, training, _figures(run), _weights(run), sequence)
+    return Whole(starting, training, figures, read_weights(run), sequence)
 
 
 def _kill_often(
@@ -242,46 +187,6 @@ def _wait_for_step(run: Run, process: subprocess.Popen[bytes], saved: int, start
         time.sleep(0.02)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a process and all that stem from it: torchrun gives each rank a session of its own."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)
-    parents = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
-    family = [process.pid]
-    for member in family:  # grows while it is walked
-        family += [pid for pid, parent in parents if parent == member]
-    for pid in family:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def read_sequence(run: Run, size: int) -> list[bytes]:
-    """The samples of all ranks in the order of the global batches; what a rank has too many comes last."""
-    rows = {}
-    for path in (run.path / "keys").glob("rank*.bin"):
-        data = path.read_bytes()
-        cut = [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
-        rows[int(path.stem[4:])] = iter(cut)
-    sequence: list[bytes] = []
-    for world in run.world_at:
-        for rank in range(world):
-            share = size * (rank + 1) // world - size * rank // world
-            sequence += [key for _, key in zip(range(share), rows.get(rank, iter(())), strict=False)]
-    return sequence + [key for rest in rows.values() for key in rest]
-
-
-def find_fault(sequence: list[bytes], ids: list[bytes], epochs: int) -> str:
-    """What is wrong with the epochs of a sequence; empty if each holds every sample exactly once."""
-    count, wanted = len(ids), set(ids)
-    for epoch in range(epochs):
-        part = sequence[epoch * count : (epoch + 1) * count]
-        twice, missed = len(part) - len(set(part)), len(wanted - set(part))
-        if twice or missed:
-            return f"EPOCH {epoch + 1}: {twice} TWICE, {missed} MISSED"
-    rest = sequence[epochs * count :]
-    return f"{len(rest) - len(set(rest))} TWICE AT THE END" if len(set(rest)) < len(rest) else ""
-
-
 def _verdict(
     run: Run, whole: Whole, ids: list[bytes], options: argparse.Namespace, *, exact: bool
 ) -> dict[str, str]:
@@ -289,25 +194,12 @@ def _verdict(
     keys = find_fault(sequence, ids, options.epochs) or _same(sequence, whole.sequence)
     if not exact:
         return {"losses": "", "weights": "", "keys": keys}
-    losses, weights = _same(_figures(run), whole.figures), _same(_weights(run), whole.weights)
+    losses, weights = _same(read_figures(run), whole.figures), _same(read_weights(run), whole.weights)
     return {"losses": losses, "weights": weights, "keys": keys}
 
 
 def _same(found: object, expected: object) -> str:
     return "same" if found == expected else "DIFFERENT"
-
-
-def _figures(run: Run) -> list[dict[str, Any]]:
-    """Every row without its times; floats are written so that they read back to the same bits."""
-    rows = read_metrics(run.path / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
-
-
-def _weights(run: Run) -> dict[str, str]:
-    """Checksums of the model, and of weights, optimizer, average and random states at the end."""
-    last = run.path / (run.path / "latest").read_text().strip()
-    files = [run.path / "model" / "open_clip_model.safetensors", *sorted(last.glob("*.safetensors"))]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _show(ranks: str, number: int, run: Run, verdict: dict[str, str]) -> None:
@@ -325,10 +217,6 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     print(f"wrote {path}")
-
-
-def _tail(path: Path) -> str:
-    return path.read_text(errors="replace")[-3000:]
 
 
 def _parse() -> argparse.Namespace:

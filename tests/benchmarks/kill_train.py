@@ -119,18 +119,20 @@ def _undisturbed(options: argparse.Namespace, work: Path, data: Path, world: int
     run = _new_run(options, work / f"whole-{world}", data, len(ids))
     started = time.monotonic()
     process = run.start(world, WORKERS[0])
-    while not run.last_step() and process.poll() is None:
-        time.sleep(0.02)
-    starting = time.monotonic() - started
+    seconds = []  # until the first and until the last step was taken
+    for step in (1, run.total):
+        while run.last_step() < step and process.poll() is None:
+            time.sleep(0.05)
+        seconds.append(time.monotonic() - started)
     run.finish(process, 3600)
-    training = time.monotonic() - started - starting
+    starting, training = seconds[0], seconds[1] - seconds[0]
     sequence, figures = read_sequence(run, options.batch), read_figures(run)
     fault = find_fault(sequence, ids, options.epochs)
     if [row["step"] for row in figures] != list(range(1, run.total + 1)):
         fault = "ROWS MISSING"
     print(
         f"{world} ranks undisturbed: {starting:.1f} s to the first step, {training:.1f} s from there to the "
-        f"end, keys {fault or 'exact'}",
+        f"last, keys {fault or 'exact'}",
         flush=True,
     )
     if fault:
@@ -167,7 +169,7 @@ def _kill_often(
                 "device": device_name(),
                 "torch": torch.__version__,
                 "kill": len(run.kills) + 1,
-                "while": "ending" if step == run.total else phase,
+                "while": "ending" if phase == "training" and step == run.total else phase,
                 "after_s": round(after, 2),
                 "step": step,
                 "saved_step": run.saved_step(),

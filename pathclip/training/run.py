@@ -110,9 +110,11 @@ class _Run:
         self.total = config.schedule.total_steps(loader.count, config.batch.size)
         self.trainer = Trainer(config, model, loader, self.total, world)
         self.best = Best(config.eval)
-        self.num_keys = self._restore()
+        saved = self._restore()
+        self.num_keys = saved[world.rank] if world.rank < len(saved) else 0
+        self.keys_of_gone = saved[world.size :]  # of ranks that an earlier start had
         self.watch = Watch(
-            run, world.rank, step=self.trainer.step, num_keys=self.num_keys, config=config.watch
+            run, world.rank, world.size, step=self.trainer.step, num_keys=saved, config=config.watch
         )
         self.saved_at, self.saved_step = time.monotonic(), self.trainer.step
         self.busy_seconds, self.busy_samples = 0.0, 0
@@ -212,7 +214,7 @@ class _Run:
             "norms": state["norms"],
             "loss_scale": state["loss_scale"],
             "best": self.best.state(),
-            "keys": [int(k) for k in keys],
+            "keys": [*map(int, keys), *self.keys_of_gone],
             "world_size": world.size,
             "data": self.fingerprint,
             "model": self.trainer.model.name,
@@ -227,11 +229,11 @@ class _Run:
         world.wait()
         self.saved_at, self.saved_step = time.monotonic(), self.trainer.step
 
-    def _restore(self) -> int:
-        """Load the newest checkpoint, if there is one; returns this rank's samples seen up to it."""
+    def _restore(self) -> list[int]:
+        """Load the newest checkpoint, if there is one; returns each rank's samples seen up to it."""
         folder = latest_checkpoint(self.path)
         if folder is None:
-            return 0
+            return []
         checkpoint = read_checkpoint(folder)
         meta, world = checkpoint.meta, self.world
         if meta["data"] != self.fingerprint:
@@ -264,7 +266,7 @@ class _Run:
             _set_rng_state(world, checkpoint.rng[world.rank])
         elif world.first:
             log.warning("resumed on %d ranks, saved on %d: not to the bit", world.size, meta["world_size"])
-        return meta["keys"][world.rank] if world.rank < len(meta["keys"]) else 0
+        return list(meta["keys"])
 
     def _finish(self, stopped: bool) -> TrainResult:
         rows: list[dict[str, Any]] = []

@@ -24,15 +24,18 @@ class Watch:
     Args:
         run: The run folder.
         rank: This process. Rank 0 writes the metrics, every rank its own keys.
+        ranks: Processes of the run; there may have been more of them before.
         step: The step resumed from; rows beyond it go.
-        num_keys: This rank's samples seen up to it; keys beyond them go.
+        num_keys: Each rank's samples seen up to it, also of ranks that are gone; keys beyond them go.
         config: What else is written to.
     """
 
-    def __init__(self, run: Path, rank: int, *, step: int, num_keys: int, config: WatchConfig) -> None:
+    def __init__(
+        self, run: Path, rank: int, ranks: int, *, step: int, num_keys: Sequence[int], config: WatchConfig
+    ) -> None:
         self.run, self.rank = run, rank
         board, remote = _trackers(config) if rank == 0 else (None, None)
-        self.keys: IO[bytes] = _cut_keys(run / "keys" / f"rank{rank}.bin", num_keys)
+        self.keys: IO[bytes] = _cut_keys(run, rank, num_keys)
         self.metrics: IO[str] | None = None
         self.board: Any = board and board(str(run / "tensorboard"), purge_step=step + 1)
         self.remote: Any = remote and remote.init(
@@ -43,6 +46,9 @@ class Watch:
             resume="allow",
         )
         if rank == 0:
+            for gone in (run / "keys").glob("rank*.bin"):
+                if int(gone.stem[4:]) >= ranks:
+                    _cut_keys(run, int(gone.stem[4:]), num_keys).close()
             _cut_metrics(run / "metrics.jsonl", step)
             self.metrics = open(run / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
 
@@ -102,7 +108,8 @@ def draw_curves(run: Path) -> Path | None:
     return draw(rows, run / "curves.png", title=run.name)
 
 
-def _cut_keys(path: Path, count: int) -> IO[bytes]:
+def _cut_keys(run: Path, rank: int, num_keys: Sequence[int]) -> IO[bytes]:
+    path, count = run / "keys" / f"rank{rank}.bin", num_keys[rank] if rank < len(num_keys) else 0
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = open(path, "ab")  # noqa: SIM115
     handle.truncate(min(count * KEY_BYTES, path.stat().st_size))

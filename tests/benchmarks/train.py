@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 )
         rows += _compared(job, found, options)
         _show(rows[-len(sides) :])
-    path = options.out / f"train-{_slug(_device_name())}.csv"
+    path = options.out / f"train-{slug(device_name())}.csv"
     options.out.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS)
@@ -72,7 +72,7 @@ def _jobs(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     common = {"threads": options.threads, "workers": options.workers, "precision": options.precision}
     jobs: list[dict[str, Any]] = []
     for side_px in options.input_px:
-        data = _painted(work, side_px, options.pictures)
+        data = painted(work, side_px, options.pictures)
         model = _model_file(work, "tiny-vit-112", image_size=224)
         jobs += [
             {
@@ -85,7 +85,7 @@ def _jobs(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
             }
             for what in ("input", "input+normalise")
         ]
-    steps = [_painted(work, 512, options.pictures)] if options.step else []
+    steps = [painted(work, 512, options.pictures)] if options.step else []
     if options.step and options.tiles:
         out = work / "tiles"
         if not (out / "index.json").is_file():
@@ -106,7 +106,7 @@ def _jobs(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
     return jobs
 
 
-def _painted(work: Path, side_px: int, count: int) -> Path:
+def painted(work: Path, side_px: int, count: int) -> Path:
     """A dataset of painted tiles of one size, ingested as a user would."""
     import simplejpeg
 
@@ -166,7 +166,7 @@ def _compared(
     }
     return [
         {
-            "device": _device_name(),
+            "device": device_name(),
             "torch": torch.__version__,
             **{key: job[key] for key in ("threads", "workers", "precision", "what", "batch")},
             "data": Path(job["data"]).name,
@@ -200,7 +200,8 @@ def _lacks_peer(python: str) -> bool:
     )
 
 
-def _device_name() -> str:
+def device_name() -> str:
+    """The processor, as it names itself."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -209,7 +210,8 @@ def _device_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A name for a file."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

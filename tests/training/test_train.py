@@ -294,6 +294,8 @@ def test_two_ranks_reach_the_weights_of_one(
     cut_back(tmp_path / "two", 3)
     resumed = train(resume=tmp_path / "two")  # two ranks' checkpoint, one rank
     assert losses(resumed.run) == pytest.approx(losses(one.run), rel=1e-5)
+    counts = [len((resumed.run / "keys" / f"rank{r}.bin").read_bytes()) // 16 for r in (0, 1)]
+    assert counts == [4 * 3 + 9 * 2, 5 * 3]  # the second rank's rows beyond the checkpoint are cut too
     if parallel == "fsdp" and pieces == 1:  # and on two again, to the bit
         before = losses(tmp_path / "pair")
         cut_back(tmp_path / "pair", 3)
@@ -362,6 +364,21 @@ def test_a_run_that_was_never_saved_starts_again(config: TrainConfig, tmp_path: 
     expected = losses(train(changed(config, out=tmp_path / "again")).run)
     assert train(resume=whole.run).steps == 6
     assert losses(whole.run) == expected
+
+
+def test_keys_of_ranks_that_are_gone_stay_and_are_cut_to_the_checkpoint(config: TrainConfig) -> None:
+    run = train(config).run
+    cut_back(run, 4)
+    meta = run / "checkpoints" / "step-00000004" / "meta.json"
+    values = json.loads(meta.read_text())
+    meta.write_text(json.dumps({**values, "keys": [*values["keys"], 2]}))  # as if two ranks had begun it
+    for rank in (1, 2):
+        (run / "keys" / f"rank{rank}.bin").write_bytes(b"0123456789abcdef" * 5)
+    train(resume=run)
+    sizes = [len((run / "keys" / f"rank{rank}.bin").read_bytes()) for rank in (0, 1, 2)]
+    assert sizes == [48 * 16, 2 * 16, 0]
+    last = json.loads((run / "checkpoints" / "step-00000006" / "meta.json").read_text())
+    assert last["keys"] == [48, 2]
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(config: TrainConfig) -> None:

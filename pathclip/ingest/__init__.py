@@ -11,7 +11,15 @@ import types
 from pathclip.ingest.card import card
 from pathclip.ingest.check import check, notes_on
 from pathclip.ingest.codes import MEANING, STAGES, Code
-from pathclip.ingest.config import PRESETS, CardConfig, CollectConfig, ImageConfig, IngestConfig, preset
+from pathclip.ingest.config import (
+    PRESETS,
+    CardConfig,
+    CollectConfig,
+    ImageConfig,
+    IngestConfig,
+    PrivacyConfig,
+    preset,
+)
 from pathclip.ingest.explain import explain
 from pathclip.ingest.export import IdExport, export_ids
 from pathclip.ingest.leakcheck import LeakReport, leakcheck
@@ -33,6 +41,7 @@ __all__ = [
     "IngestConfig",
     "IngestReport",
     "LeakReport",
+    "PrivacyConfig",
     "Remaining",
     "Requests",
     "TakedownReport",

@@ -42,6 +42,7 @@ class Candidate:
         captions: Best first.
         num_panels: How many panels its picture shows; 0 where it is a single picture or none are asked for.
         panels: Those of them that become samples of their own; none where the picture stays whole.
+        phi: What in its picture may name a patient, where such are kept and marked.
         drop: Why it is rejected; None as long as it is not.
     """
 
@@ -61,6 +62,7 @@ class Candidate:
     captions: tuple[Caption, ...] = ()
     num_panels: int = 0
     panels: tuple[Panel, ...] = ()
+    phi: str | None = None
     drop: Drop | None = None
 
     @property

@@ -55,6 +55,7 @@ class Code(StrEnum):
     NOT_MICROGRAPH = "not_micrograph"
     FILTER_MODEL = "filter_model"
     FILTER_SCORER = "filter_scorer"
+    PHI_SUSPECT = "phi_suspect"
     # dedup and split
     DUPLICATE_EXACT = "duplicate_exact"
     DUPLICATE_NEAR = "duplicate_near"
@@ -105,6 +106,7 @@ STAGES = {
         "not_micrograph",
         "filter_model",
         "filter_scorer",
+        "phi_suspect",
     ),
     "dedup": ("duplicate_exact", "duplicate_near"),
     "split": ("group_in_test", "group_in_val"),
@@ -153,6 +155,7 @@ MEANING = {
     Code.NOT_MICROGRAPH: "surely a chart, a page of text or a blank (filter.pictures)",
     Code.FILTER_MODEL: "below the threshold of your own filter (filter.model)",
     Code.FILTER_SCORER: "the checkpoint takes it for no micrograph (filter.scorer_min)",
+    Code.PHI_SUSPECT: "may name a patient: burnt-in letters, a label or a code; look, then privacy.cleared",
     Code.DUPLICATE_EXACT: "the same bytes as a kept picture, which has its captions too",
     Code.DUPLICATE_NEAR: "near-identical to a kept picture",
     Code.GROUP_IN_TEST: "its group also has test members (given splits win)",

@@ -28,7 +28,7 @@ from pathclip.pairs import (
     TextConfig,
 )
 
-__all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "preset"]
+__all__ = ["PRESETS", "CardConfig", "CollectConfig", "ImageConfig", "IngestConfig", "PrivacyConfig", "preset"]
 
 COLLECT_VERSION = 4
 PLAN_VERSION = 3
@@ -63,6 +63,34 @@ class ImageConfig(Config):
         default="off",
         description="figures of several panels: leave as they are, mark them, or make each panel a sample",
     )
+
+
+class PrivacyConfig(Config):
+    """What becomes of pictures that may name a patient."""
+
+    phi: Literal["off", "flag", "quarantine"] = Field(
+        default="quarantine",
+        description="burnt-in letters, labels, codes: not minded, marked in the private plan, or left out",
+    )
+    cleared: Path | None = Field(
+        default=None,
+        description="a list of suspects that a person has looked at and found clean: a candidate id or media "
+        "key a line",
+    )
+
+    def cleared_names(self) -> frozenset[str]:
+        """What the list names.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        if self.cleared is None:
+            return frozenset()
+        try:
+            lines = self.cleared.read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"privacy.cleared {self.cleared} cannot be read: {error}") from None
+        return frozenset(line.strip() for line in lines) - {""}
 
 
 class CardConfig(Config):
@@ -131,6 +159,7 @@ class IngestConfig(Config):
     caption: CaptionConfig = Field(default_factory=CaptionConfig)
     image: ImageConfig = Field(default_factory=ImageConfig)
     filter: FilterConfig = Field(default_factory=FilterConfig)
+    privacy: PrivacyConfig = Field(default_factory=PrivacyConfig)
     dedup: DedupConfig = Field(default_factory=DedupConfig)
     split: SplitConfig = Field(default_factory=SplitConfig)
     pack: PackConfig = Field(default_factory=PackConfig)
@@ -185,14 +214,15 @@ class IngestConfig(Config):
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of what decides each phase: its sections and the version of its code."""
-        plan = ("select", "language", "text", "caption", "image", "filter", "dedup", "split")
+        plan = ("select", "language", "text", "caption", "image", "filter", "privacy", "dedup", "split")
         model = self.filter.model
-        fitted = sha256_file(model) if model and model.is_file() else None
+        files = [path for path in (model, self.privacy.cleared) if path and path.is_file()]
+        contents = " ".join(sha256_file(path) for path in files) or None
         return {
             "collect": self._hash(
                 COLLECT_VERSION, "collect", more="download" if self.download.enabled else None
             ),
-            "plan": self._hash(PLAN_VERSION, *plan, more=fitted),
+            "plan": self._hash(PLAN_VERSION, *plan, more=contents),
             "pack": self._hash(PACK_VERSION, "pack"),
         }
 
@@ -238,6 +268,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "reply_min_words": 1,
         },
         "dedup": {"exact": False, "drop_radius": -1, "tie_radius": 8},
+        "privacy": {"phi": "flag"},
     },
     # fewer and surer pairs: no bots, no unknown language, captions of three words, one reply of four,
     # pictures of 224 px, and a wider search for duplicates
@@ -264,6 +295,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "caption": {"reply_term": False, "max_replies": 8, "min_letters": 2},
         "image": {"min_side_px": 64, "max_aspect": 12.0},
         "filter": {"pictures": "keep"},
+        "privacy": {"phi": "flag"},
         "dedup": {"drop_radius": 0, "tie_radius": 8},
     },
 }

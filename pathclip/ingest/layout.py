@@ -45,6 +45,7 @@ class PlacedPair:
             "panels": pair.panels,
             "panel": pair.panel,
             "box": pair.box,
+            "phi": self.candidate.phi,
         }
 
     def provenance(self) -> list[dict[str, Any]]:

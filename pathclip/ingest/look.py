@@ -30,6 +30,7 @@ from pathclip.pairs import (
     score,
     small_picture,
     stored_jpeg,
+    why_phi,
 )
 from pathclip.tweets.packed import ZippedFile
 
@@ -128,6 +129,8 @@ def _looks(
     small = small_picture(image)
     panels = _panels(image, config, width or image.width) if config.scores else []
     scores: dict[str, Any] = score(small) if config.scores else {}
+    if config.scores and (phi := why_phi(image)):
+        scores["phi"] = phi
     if scorer is not None:
         scores["scorer"] = round(scorer(image), 4)
     return {

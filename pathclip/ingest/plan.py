@@ -93,14 +93,25 @@ def write_plan(planned: Planned, private: Path) -> None:
 def _judge_pictures(candidates: Iterable[Candidate], collected: Collected, config: IngestConfig) -> None:
     pictures = {(p["root"], p["file"]): p for p in read_rows(collected.files("pictures"))}
     fitted = FittedFilter.load(config.filter.model) if config.filter.model else None
+    cleared = config.privacy.cleared_names()
     for candidate in candidates:
         if candidate.place is None:
             continue
         candidate.picture = pictures[candidate.place]
         if candidate.alive and (drop := _judge(candidate.picture, config, fitted)):
             candidate.reject(drop)
+        if candidate.alive and not cleared.intersection((candidate.id, candidate.media_key)):
+            _mind_phi(candidate, config)
         if candidate.alive and config.image.panels != "off":
             find_parts(candidate, config, fitted)
+
+
+def _mind_phi(candidate: Candidate, config: IngestConfig) -> None:
+    phi = json.loads(candidate.picture["scores"] or "{}").get("phi")
+    if phi and config.privacy.phi == "quarantine":
+        candidate.reject(Drop("phi_suspect", phi))
+    elif phi and config.privacy.phi == "flag":
+        candidate.phi = phi
 
 
 def _judge(picture: dict[str, Any], config: IngestConfig, fitted: FittedFilter | None) -> Drop | None:

@@ -110,6 +110,7 @@ def make_report(planned: Planned) -> dict[str, Any]:
         "by_hashtag": _by_hashtag(captions),
         "by_source": dict(sorted(Counter(source for _, source in captions).items())),
         "figures": sum(pair.panels > 0 for pair in pairs),
+        "phi_suspects": sum(placed.candidate.phi is not None for placed in planned.pairs),
         "splits": {split: splits[split] for split in SPLITS if splits[split]},
         "groups": len({pair.group_id for pair in pairs}),
         "large_groups": planned.large_groups(),
@@ -139,9 +140,10 @@ def recount(
     captions: Counter[tuple[str | None, str]] = Counter()
     splits: Counter[str] = Counter()
     groups: Counter[tuple[str, str]] = Counter()
-    figures = 0
+    figures = suspects = 0
     for row in plan:
         figures += row["panels"] > 0
+        suspects += row["phi"] is not None
         splits[row["split"]] += 1
         groups[row["group_id"], row["split"]] += 1
         captions.update((row["hashtag"], caption["source"]) for caption in row["captions"])
@@ -162,6 +164,7 @@ def recount(
         "by_hashtag": _by_hashtag(list(captions.elements())),
         "by_source": dict(sorted(sources.items())),
         "figures": figures,
+        "phi_suspects": suspects,
         "splits": {split: splits[split] for split in SPLITS if splits[split]},
         "groups": len({group for group, _ in groups}),
         "large_groups": large_groups(groups),

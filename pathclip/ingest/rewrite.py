@@ -334,7 +334,7 @@ def _report(journal: Journal, found: Survey, posts: int, repeated: int) -> dict[
 
     return recount(
         before,
-        rows("plan", ["split", "group_id", "hashtag", "captions", "panels"]),
+        rows("plan", ["split", "group_id", "hashtag", "captions", "panels", "phi"]),
         rows("rejects", ["code"]),
         kept=before["kept"] - len(found.taken | found.pictures),
         posts=posts,

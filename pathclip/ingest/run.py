@@ -197,6 +197,7 @@ def _check(config: IngestConfig) -> None:
         listed_ids(config.ids)
     if config.media_table is not None:
         read_media_table(config.media_table)
+    config.privacy.cleared_names()
     if config.language.detector == "py3langid":
         load_guesser(config.language.languages)
     if config.download.enabled:

@@ -74,6 +74,7 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
         "panels": _INT,
         "panel": _INT,
         "box": pa.list_(_INT),
+        "phi": _TEXT,
     },
     "thumbs": {
         "code": _TEXT,

@@ -18,6 +18,7 @@ from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Box, Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.panels import find_panels
 from pathclip.pairs.phash import near_pairs, phash
+from pathclip.pairs.phi import why_phi
 from pathclip.pairs.positions import is_positional
 from pathclip.pairs.scaled import LOOK_SIDE_PX, small_picture
 from pathclip.pairs.score import FilterConfig, score, why_no_micrograph
@@ -73,4 +74,5 @@ __all__ = [
     "stored_jpeg",
     "strip_metadata",
     "why_no_micrograph",
+    "why_phi",
 ]

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -171,7 +172,8 @@ class _Process:
 
     def close(self) -> int:
         """End the process; returns its exit status."""
-        self.line.close()
+        with suppress(OSError):  # the garbage collector may have closed it first
+            self.line.close()
         try:
             return self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:

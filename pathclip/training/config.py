@@ -181,6 +181,9 @@ class TrainConfig(Config):
     compile: bool = Field(False, description="have torch compile the towers; not to the bit")
     threads: int | None = Field(None, ge=1, description="torch's threads on the CPU; unset: as they are")
     deterministic: bool | None = Field(None, description="same bits every time; unset: on the CPU")
+    low_memory: Literal["refuse", "warn"] = Field(
+        "refuse", description="where the memory estimate is clearly above what the machine has; CPU only"
+    )
     max_bad_steps: int = Field(10, ge=0, description="steps in a row without a finite loss before giving up")
     accumulation: int = Field(
         1,

@@ -23,6 +23,7 @@ from pathclip.training.config import TrainConfig
 from pathclip.training.folder import open_run
 from pathclip.training.inputs import build_loader, build_model, fingerprint, open_datasets
 from pathclip.training.judge import check_sets, judge
+from pathclip.training.memory import check_memory
 from pathclip.training.progress import Progress
 from pathclip.training.settings import StopRequest, settings, stop_on_signal
 from pathclip.training.sharding import is_sharded
@@ -107,6 +108,7 @@ class _Run:
         self.fingerprint = fingerprint(datasets, config.data.split)
         model = build_model(config)
         loader = build_loader(config, datasets, model, world)
+        check_memory(model, config, loader, world)
         self.total = config.schedule.total_steps(loader.count, config.batch.size)
         self.trainer = Trainer(config, model, loader, self.total, world)
         self.best = Best(config.eval)

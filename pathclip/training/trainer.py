@@ -83,7 +83,7 @@ class Trainer:
         sharded = world.size > 1 and config.parallel == "fsdp"
         # channels last: a fifth faster for convolutions on the CPU, more with tensor cores; not with FSDP2
         layout = torch.contiguous_format if sharded else torch.channels_last
-        self.model = model.to(world.device, memory_format=layout).train()  # type: ignore[call-overload]
+        self.model = _placed(model, world.device, layout).train()
         _lock(self.model, config.model)
         if config.grad_checkpointing:
             self.model.clip.set_grad_checkpointing(True)
@@ -288,6 +288,15 @@ class Trainer:
                 whole.clip.load_state_dict(weights)
                 whole = whole.to(self.world.device)
             yield whole
+
+
+def _placed(model: DualEncoder, device: torch.device, layout: torch.memory_format) -> DualEncoder:
+    """The model on the device, its kernels laid out so; untouched if it is (a rehearsal's cannot move)."""
+    kernels = [p for p in model.parameters() if p.ndim == 4]
+    there = all(p.device == device for p in model.parameters())
+    if there and all(k.is_contiguous(memory_format=layout) for k in kernels):
+        return model
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
 def _lock(model: DualEncoder, config: ModelConfig) -> None:

@@ -1,0 +1,121 @@
+"""Two steps of a run on tensors that have shapes and no memory, to see how much memory they would take."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from pathclip.batches import Batch, ShardLoader
+from pathclip.core.errors import UserError
+from pathclip.encoders import DualEncoder
+from pathclip.training.config import TrainConfig
+from pathclip.training.heap import Heap
+from pathclip.training.trainer import Trainer
+from pathclip.training.world import World
+
+__all__ = ["rehearse"]
+
+READ = torch.ops.aten._local_scalar_dense.default  # what `item` comes to
+
+
+def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size: int) -> int:
+    """Bytes at the highest point of two steps: weights, gradients, optimizer, average, activations, batch.
+
+    The trainer itself takes the steps, with all that the config asks of it, so that nothing is listed here
+    that it does. The second one is the higher: the optimizer's state is there from the start. Blocks are
+    taken and given back in the trainer's order, so that what malloc keeps of freed memory counts too. A
+    kernel's own workspace does not, nor what ``compile`` saves.
+
+    Args:
+        model: Stays as it is, and is not computed with.
+        config: The run.
+        loader: Of the run; nothing is read from it.
+        size: Samples of one process's batch.
+
+    Raises:
+        UserError: If the model does not run on such a batch.
+    """
+    piece = -(-size // config.accumulation)
+    pieces = min(config.accumulation, 2)  # the second is the higher: the gradients are there
+    left_out, size = max(size - piece * pieces, 0), min(size, piece * pieces)
+    config = config.replace(compile=False, accumulation=pieces, batch=config.batch.replace(size=size))
+    watched = _Watched()
+    rng = torch.get_rng_state()
+    with FakeTensorMode(allow_non_fake_inputs=True), watched:
+        try:
+            shell = _emptied(model)
+            trainer = Trainer(config, shell, loader, 2, World(0, 1, torch.device("cpu")))
+            trainer.batches = itertools.repeat(_batch(model, size))  # type: ignore[assignment]
+            for _ in range(2):
+                trainer.take_step()
+        except RuntimeError as error:
+            raise UserError(f"model {model.name} does not run: {str(error).splitlines()[0]}") from None
+        finally:
+            torch.set_rng_state(rng)
+    return watched.heap.peak + left_out * _kept_bytes(model)
+
+
+class _Watched(TorchDispatchMode):
+    """Has a heap take a block for every storage that appears, and give it back when it goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heap = Heap()
+        self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is READ:  # a loss or a norm: any finite number will do
+            return 1.0
+        result = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._note, result)
+        return result
+
+    def _note(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if size and key not in self.alive:
+            block = self.heap.take(size)
+
+            def gone(_: object) -> None:
+                del self.alive[key]
+                self.heap.give(block)
+
+            self.alive[key] = weakref.ref(storage, gone)
+        return tensor
+
+
+def _emptied(model: DualEncoder) -> DualEncoder:
+    """A copy whose weights have shapes only, laid out as the trainer lays them out."""
+    memo: dict[int, Any] = {}
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+        value = torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=layout)
+        if isinstance(tensor, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=tensor.requires_grad)
+        memo[id(tensor)] = value
+    return copy.deepcopy(model, memo)
+
+
+def _kept_bytes(model: DualEncoder) -> int:
+    """What a waiting sample holds: picture, tokens, two features thrice (parts, whole, gradient)."""
+    return 3 * model.image_size**2 + 8 * model.context_length + 4 * 6 * model.embed_dim
+
+
+def _batch(model: DualEncoder, size: int) -> Batch:
+    side, ids = model.image_size, torch.zeros(size, dtype=torch.int64)
+    return Batch(
+        images=torch.empty(size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2),
+        tokens=torch.zeros(size, model.context_length, dtype=torch.int64),
+        positive_ids=ids,
+        caption_ids=ids,
+        keys=[],
+        sampler={},
+    )

@@ -17,12 +17,12 @@ from pathclip.batches import Batch, ShardLoader
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder
 from pathclip.training.config import TrainConfig
-from pathclip.training.heap import Heap
 from pathclip.training.trainer import Trainer
 from pathclip.training.world import World
 
 __all__ = ["rehearse"]
 
+HOLES = 1.35  # bytes held for one that comes and goes in a step: what malloc cannot give back in between
 READ = torch.ops.aten._local_scalar_dense.default  # what `item` comes to
 
 
@@ -30,9 +30,8 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
     """Bytes at the highest point of two steps: weights, gradients, optimizer, average, activations, batch.
 
     The trainer itself takes the steps, with all that the config asks of it, so that nothing is listed here
-    that it does. The second one is the higher: the optimizer's state is there from the start. Blocks are
-    taken and given back in the trainer's order, so that what malloc keeps of freed memory counts too. A
-    kernel's own workspace does not, nor what ``compile`` saves.
+    that it does. The second one is the higher: the optimizer's state is there from the start. A kernel's own
+    workspace does not count, nor what ``compile`` saves.
 
     Args:
         model: Stays as it is, and is not computed with.
@@ -60,15 +59,21 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
             raise UserError(f"model {model.name} does not run: {str(error).splitlines()[0]}") from None
         finally:
             torch.set_rng_state(rng)
-    return watched.heap.peak + left_out * _kept_bytes(model)
+    lasting = watched.held
+    return lasting + int(HOLES * (watched.peak - lasting)) + left_out * _kept_bytes(model)
 
 
 class _Watched(TorchDispatchMode):
-    """Has a heap take a block for every storage that appears, and give it back when it goes."""
+    """Counts the bytes of storages that are alive.
+
+    Attributes:
+        held: Now.
+        peak: The most at a time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.heap = Heap()
+        self.peak = self.held = 0
         self.alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -82,11 +87,12 @@ class _Watched(TorchDispatchMode):
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if size and key not in self.alive:
-            block = self.heap.take(size)
+            self.held += size
+            self.peak = max(self.peak, self.held)
 
             def gone(_: object) -> None:
                 del self.alive[key]
-                self.heap.give(block)
+                self.held -= size
 
             self.alive[key] = weakref.ref(storage, gone)
         return tensor

@@ -1,12 +1,12 @@
 """Peak memory of `pathclip train` against what its dry run says, and seconds per step.
 
-    python train_memory.py --shards T --csv results/train_memory-amd-epyc.csv [--only vit-b-32 --below 12]
+    python tests/benchmarks/train_memory.py --shards T [--only vit-b-32] [--below 12]
 
 Every case is `pathclip train --dry-run` and then `pathclip train` for a few steps, each in a process of its
 own, from weights drawn at random. Seen is the kernel's highest resident size of the training process; where
 batches are decoded in processes, the highest sum of proportional sizes over the tree, read ten times a
 second. Cases whose estimate is above ``--below`` GiB are left out, and say so. ``T`` is a dataset folder with
-at least as many samples as the largest batch.
+at least as many samples as the largest batch. Writes results/train_memory-<device>.csv beside this file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import torch
+from train import HERE, device_name, slug
 
 GIB = 2**30
 VIT = {"model.name": "ViT-B-32"}
@@ -70,50 +73,45 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
+    """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="of each run")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--below", type=float, default=12.0, help="GiB; larger cases are left out")
-    parser.add_argument("--csv", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the CSV")
+    options = parser.parse_args()
     rows = []
     for name, values in CASES.items():
-        if arguments.only in name:
-            row = measure(name, values, arguments)
-            print(row, flush=True)
-            rows.append(row)
-    if arguments.csv:
-        with open(arguments.csv, "w", newline="") as handle:
-            writer = csv.DictWriter(handle, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        if options.only in name:
+            rows.append(measure(name, values, options))
+            print(rows[-1], flush=True)
+    with open(options.out / f"train_memory-{slug(device_name())}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def measure(name: str, values: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, values: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """One case: estimate, seen, their ratio, and the median time of its steps."""
     with tempfile.TemporaryDirectory(prefix="train-memory-") as folder:
         run = Path(folder) / "run"
-        command = [
-            sys.executable,
-            "-m",
-            "pathclip",
-            "train",
-            str(write_config(Path(folder), arguments.steps)),
-        ]
-        for key, value in {"data.dataset": arguments.shards.resolve(), "out": run, **values}.items():
+        config = write_config(Path(folder), options.steps)
+        command = [sys.executable, "-m", "pathclip", "train", str(config)]
+        for key, value in {"data.dataset": options.shards.resolve(), "out": run, **values}.items():
             command += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
         dry = subprocess.run([*command, "--dry-run", "--json"], check=True, stdout=subprocess.PIPE, text=True)
         estimate = json.loads(dry.stdout.splitlines()[-1])["memory_bytes"] / GIB
         row: dict[str, Any] = {
-            "machine": f"{os.cpu_count()} cores, {os.uname().machine}",
+            "device": device_name(),
+            "torch": torch.__version__,
             "case": name,
             "estimate_gib": round(estimate, 3),
             "seen_gib": "left out",
             "ratio": "",
             "seconds_per_step": "",
         }
-        if estimate <= arguments.below:
+        if estimate <= options.below:
             seen = peak(command, tree=bool(values.get("batch.processes"))) / GIB
             row |= {"seen_gib": round(seen, 3), "ratio": round(estimate / seen, 3)}
             row["seconds_per_step"] = round(seconds_per_step(run / "metrics.jsonl", values["batch.size"]), 3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pathclip.core.files import atomic_write
 from pathclip.training.config import TrainConfig
 from pathclip.training.world import World
 
-__all__ = ["load_run_config", "open_run", "resolved"]
+__all__ = ["load_run_config", "open_run", "resolved", "taken_back"]
 
 FIXED = ("data", "model", "seed")  # what a resumed run may not change
 
@@ -42,6 +44,17 @@ def open_run(config: TrainConfig | None, resume: str | Path | None, world: World
             handle.write(to_toml(config))
     world.wait()
     return config, run
+
+
+@contextlib.contextmanager
+def taken_back(run: Path, world: World) -> Iterator[None]:
+    """Free the folder of a new run that a user's mistake ends before it starts, so that ``out`` can stay."""
+    try:
+        yield
+    except UserError:
+        if world.first and not any((run / name).exists() for name in ("metrics.jsonl", "checkpoints")):
+            (run / "config.toml").unlink()
+        raise
 
 
 def is_run(folder: Path) -> bool:

@@ -102,11 +102,15 @@ def _refusal(
     model: DualEncoder, config: TrainConfig, loader: ShardLoader, ranks: int, need: int, room: int
 ) -> str:
     def fits(**change: Any) -> bool:
-        return estimate_memory(model, config.replace(**change), loader, ranks) <= room
+        try:
+            return estimate_memory(model, config.replace(**change), loader, ranks) <= room
+        except UserError:  # batch norm of a single sample
+            return False
 
     size, pieces = config.batch.size, config.accumulation
     smaller = _first(
-        [size >> n for n in range(1, size.bit_length()) if size >> n >= ranks], _sized(fits, config)
+        [size >> n for n in range(1, size.bit_length()) if size >> n >= ranks],
+        lambda k: fits(batch=config.batch.replace(size=k)),
     )
     more = _first(
         [pieces << n for n in range(1, size.bit_length()) if pieces << n <= size // ranks],
@@ -116,19 +120,11 @@ def _refusal(
     remedies += [f"accumulation = {more}"] if more else []
     if not config.grad_checkpointing and fits(grad_checkpointing=True):
         remedies.append("grad_checkpointing = true")
-    if not remedies and not config.grad_checkpointing:
-        most = max(pieces, size // ranks)
-        if fits(accumulation=most, grad_checkpointing=True):
-            remedies.append(f"accumulation = {most} together with grad_checkpointing = true")
     advice = f"set {' or '.join(remedies)}" if remedies else "no batch.size fits: take a smaller model"
     return (
         f"this run needs about {need / GIB:.1f} GiB of memory and can have {room / GIB:.1f} GiB: {advice} "
         '(low_memory = "warn" starts it all the same)'
     )
-
-
-def _sized(fits: Callable[..., bool], config: TrainConfig) -> Callable[[int], bool]:
-    return lambda size: fits(batch=config.batch.replace(size=size))
 
 
 def _first(candidates: list[int], fits: Callable[[int], bool]) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from pathclip.core.config import to_toml
 from pathclip.training.config import TrainConfig
 from pathclip.training.folder import resolved
@@ -26,8 +28,9 @@ class Plan:
         steps: In all.
         epochs: Passes over the data.
         parameters: Of the model.
-        memory_bytes: At the highest point, of one process that has the whole batch; see `estimate_memory`.
-        memory_room_bytes: What a process can have here; None where the system does not tell.
+        memory_bytes: At the highest point on a CPU, of one process that has the whole batch; see
+            `estimate_memory`.
+        memory_room_bytes: What a process can have here; None on a GPU, and where the system does not tell.
     """
 
     config: TrainConfig
@@ -79,6 +82,7 @@ def make_plan(config: TrainConfig) -> Plan:
     check_sets(config)
     model = build_model(config)
     loader = build_loader(config, datasets, model)
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
     steps = config.schedule.total_steps(loader.count, config.batch.size)
     return Plan(
         config=config,
@@ -95,5 +99,5 @@ def make_plan(config: TrainConfig) -> Plan:
         epochs=steps * config.batch.size / loader.count,
         parameters=sum(p.numel() for p in model.parameters()),
         memory_bytes=estimate_memory(model, config, loader),
-        memory_room_bytes=memory_room(),
+        memory_room_bytes=memory_room() if on_cpu else None,
     )

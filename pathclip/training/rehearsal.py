@@ -55,7 +55,9 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
             trainer.batches = itertools.repeat(_batch(model, size))  # type: ignore[assignment]
             for _ in range(2):
                 trainer.take_step()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # a ValueError where one sample has no statistics
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"model {model.name} does not run: {str(error).splitlines()[0]}") from None
         finally:
             torch.set_rng_state(rng)

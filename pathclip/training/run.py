@@ -20,7 +20,7 @@ from pathclip.encoders import load
 from pathclip.training.best import Best
 from pathclip.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pathclip.training.config import TrainConfig
-from pathclip.training.folder import open_run
+from pathclip.training.folder import open_run, taken_back
 from pathclip.training.inputs import build_loader, build_model, fingerprint, open_datasets
 from pathclip.training.judge import check_sets, judge
 from pathclip.training.memory import check_memory
@@ -94,7 +94,9 @@ def train(config: TrainConfig | None = None, *, resume: str | Path | None = None
                 raise UserError(
                     f"{run} is being trained by another process; wait for it or choose another out"
                 )
-            return _Run(config, run, world, stop).execute()
+            with taken_back(run, world) if resume is None else contextlib.nullcontext():
+                task = _Run(config, run, world, stop)
+            return task.execute()
 
 
 class _Run:

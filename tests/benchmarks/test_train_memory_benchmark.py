@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from shard_factory import make_dataset
 
 SCRIPT = Path(__file__).resolve().parent / "train_memory.py"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells sizes in its own way")
 def test_the_memory_that_is_foretold_is_near_what_a_run_takes(tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", 64)
     command = [sys.executable, str(SCRIPT), "--shards", str(data), "--steps", "2", "--out", str(tmp_path)]

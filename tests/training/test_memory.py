@@ -62,7 +62,7 @@ def step_bytes(config: TrainConfig, **change: Any) -> int:
 def lack(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     """Let the process be of no size itself and have ``room`` bytes."""
     monkeypatch.setattr(memory, "resident_bytes", lambda: 0)
-    monkeypatch.setattr(memory, "memory_room", lambda: room)
+    monkeypatch.setattr(memory, "available_bytes", lambda: room)
 
 
 def test_weights_gradients_and_moments_are_the_least(config: TrainConfig) -> None:

@@ -22,7 +22,7 @@ from pathclip.training.world import World
 
 __all__ = ["rehearse"]
 
-HOLES = 1.35  # bytes held for one that comes and goes in a step: what malloc cannot give back in between
+HOLES = 1.25  # bytes held for one in use: malloc gives back what lies at an end; see tests/benchmarks/results
 READ = torch.ops.aten._local_scalar_dense.default  # what `item` comes to
 
 
@@ -61,8 +61,7 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
             raise UserError(f"model {model.name} does not run: {str(error).splitlines()[0]}") from None
         finally:
             torch.set_rng_state(rng)
-    lasting = watched.held
-    return lasting + int(HOLES * (watched.peak - lasting)) + left_out * _kept_bytes(model)
+    return int(HOLES * watched.peak) + left_out * _kept_bytes(model)
 
 
 class _Watched(TorchDispatchMode):

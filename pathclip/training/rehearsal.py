@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import weakref
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -22,7 +28,9 @@ from pathclip.training.world import World
 
 __all__ = ["rehearse"]
 
+log = logging.getLogger("pathclip")
 HOLES = 1.25  # bytes held for one in use: malloc gives back what lies at an end; see tests/benchmarks/results
+UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 READ = torch.ops.aten._local_scalar_dense.default  # what `item` comes to
 
 
@@ -55,6 +63,8 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
             trainer.batches = itertools.repeat(_batch(model, size))  # type: ignore[assignment]
             for _ in range(2):
                 trainer.take_step()
+        except UNKNOWN as error:  # what a result's shape or a branch hangs on is not there
+            log.warning("the memory estimate is too low: %s", str(error).splitlines()[0])
         except (RuntimeError, ValueError) as error:  # a ValueError where one sample has no statistics
             if isinstance(error, UserError):
                 raise

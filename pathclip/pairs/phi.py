@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy import ndimage
 
 __all__ = ["why_phi"]
 
@@ -67,6 +66,8 @@ def _busy_parts(ink: Mask) -> Iterator[tuple[slice, slice]]:
     busy = in_columns.reshape(rows, columns, BLOCK_PX).sum(axis=2, dtype=np.int32) >= least
     if not busy.any():
         return
+    from scipy import ndimage  # a sixth of a second, for runs that do not look
+
     named: Any = ndimage.label(busy, np.ones((3, 3)))
     for down, across in ndimage.find_objects(named[0]):
         yield (
@@ -76,6 +77,8 @@ def _busy_parts(ink: Mask) -> Iterator[tuple[slice, slice]]:
 
 
 def _letters(ink: Mask) -> str | None:
+    from scipy import ndimage
+
     named: Any = ndimage.label(ink, np.ones((3, 3)))
     boxes = np.array(
         [(x.start, x.stop, y.start, y.stop) for y, x in ndimage.find_objects(named[0])], np.int32

@@ -73,6 +73,8 @@ def resolved(config: TrainConfig) -> TrainConfig:
         chosen["data"], chosen["classes"] = Path(chosen["data"]).resolve(), _absolute(chosen["classes"])
     for chosen in data["eval"]["retrieval"].values():
         chosen["dataset"] = chosen["dataset"] and Path(chosen["dataset"]).resolve()
+    for chosen in data["eval"]["probe"].values():
+        chosen["train"], chosen["test"] = Path(chosen["train"]).resolve(), Path(chosen["test"]).resolve()
     return TrainConfig.model_validate(data)
 
 

@@ -34,7 +34,8 @@ class DataConfig(Config):
     """What to train on."""
 
     dataset: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
-        (), description="dataset folder(s) that `pathclip ingest` wrote, or webdataset tars"
+        (),
+        description="dataset folder(s) of `pathclip ingest`, urls of published ones, or webdataset tars",
     )
     split: str = Field("train", description="the split to train on")
     weights: tuple[PositiveFloat, ...] = Field(

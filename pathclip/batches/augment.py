@@ -9,8 +9,9 @@ from PIL import Image
 
 from pathclip.batches.config import AugmentConfig
 from pathclip.batches.decode import Box
+from pathclip.batches.plip import plip_box, plip_warp
 
-__all__ = ["choose_box", "jitter_stain", "restain", "turn"]
+__all__ = ["change", "choose_box", "jitter_stain", "restain", "turn"]
 
 # Optical density of haematoxylin, eosin and the residual in red, green, blue (Ruifrok & Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -29,6 +30,8 @@ def choose_box(width: int, height: int, config: AugmentConfig, rng: np.random.Ge
 
     With ``min_scale`` and ``max_aspect`` 1 it is the centre square.
     """
+    if config.recipe == "plip":
+        return plip_box(width, height, rng)
     side = min(width, height)
     area = side * side * rng.uniform(config.min_scale, 1)
     aspect = math.exp(rng.uniform(-1, 1) * math.log(config.max_aspect))
@@ -39,6 +42,13 @@ def choose_box(width: int, height: int, config: AugmentConfig, rng: np.random.Ge
     if whole:
         left, upper = float(round(left)), float(round(upper))
     return left, upper, left + w, upper + h
+
+
+def change(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """All that happens to a crop, uint8 (H, H, 3)."""
+    if config.recipe == "plip":
+        return plip_warp(image, rng)
+    return jitter_stain(restain(turn(image, config, rng), config, rng), config, rng)
 
 
 def turn(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pathclip.core.config import Config
 
@@ -14,6 +14,11 @@ __all__ = ["AugmentConfig", "BatchConfig"]
 class AugmentConfig(Config):
     """Changes that keep a diagnosis. All at their zero (or off) gives the plain centre crop."""
 
+    recipe: Literal["tissue", "plip"] = Field(
+        "tissue",
+        description="ours, of the values below, or PLIP's own: a 224 px crop of 512 px, mirrored, sheared, "
+        "in perspective",
+    )
     min_scale: float = Field(0.6, gt=0, le=1, description="smallest area of the crop; 1 takes the whole")
     max_aspect: float = Field(1.15, ge=1, description="largest ratio of the crop's sides")
     flips: bool = Field(True, description="mirror at random")
@@ -26,6 +31,17 @@ class AugmentConfig(Config):
     restain: float = Field(
         0.0, ge=0, le=1, description="share of pictures that get the colours of another staining at random"
     )
+
+    @model_validator(mode="after")
+    def _one_recipe(self) -> Self:
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name != "recipe" and getattr(self, name) != field.default
+        ]
+        if self.recipe == "plip" and changed:
+            raise ValueError(f'recipe = "plip" is fixed: it takes no {", ".join(changed)}')
+        return self
 
     @classmethod
     def off(cls) -> AugmentConfig:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pathclip.batches.augment import choose_box, jitter_stain, restain, turn
+from pathclip.batches.augment import change, choose_box
 from pathclip.batches.batch import stable_id
 from pathclip.batches.config import BatchConfig
 from pathclip.batches.decode import BadImageError, decode_crop
@@ -98,7 +98,7 @@ class Source:
             drawn = int(np.random.default_rng([*seeds, CAPTION]).integers(len(captions)))
         rng, augment = np.random.default_rng([*seeds, AUGMENT]), self.config.augment
         image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
-        out[...] = jitter_stain(restain(turn(image, augment, rng), augment, rng), augment, rng)
+        out[...] = change(image, augment, rng)
         key = str(record["sample_id"])
         return Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))
 

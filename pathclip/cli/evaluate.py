@@ -53,10 +53,11 @@ def evaluate(
         "out": out,
     }
     report = run(load_config(EvaluateConfig, None, set_ or [], base=given))
-    return Outcome(report.to_dict(), _show(report), exit_code=1 if report.bad else 0)
+    return Outcome(report.to_dict(), show(report), exit_code=1 if report.bad else 0)
 
 
-def _show(report: EvaluateReport) -> list[Any]:
+def show(report: EvaluateReport) -> list[Any]:
+    """Metrics, baselines and what was left out, as text."""
     from pathclip.cli._text import columns, plain
 
     rows = [

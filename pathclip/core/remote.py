@@ -24,7 +24,7 @@ from pathclip.core.extras import require
 from pathclip.core.files import strict_json
 from pathclip.core.progress import track
 
-__all__ = ["MANIFEST", "LocalFile", "Synced", "check_url", "local_place", "meant_url", "sync"]
+__all__ = ["MANIFEST", "LocalFile", "Place", "Synced", "check_url", "local_place", "meant_url", "sync"]
 
 MANIFEST = "published.json"
 SCHEMA = "pathclip.published/1"
@@ -83,7 +83,10 @@ class Synced:
 def meant_url(path: str | Path) -> str | None:
     """The url that was given where a folder is expected (a ``Path`` has lost one of its slashes), or None."""
     found = COLLAPSED.match(str(path))
-    return f"{found[1]}://{str(path)[found.end() :]}" if found else None
+    if found is None:
+        return None
+    slashes = ":///" if found[1] in ("file", "local") else "://"
+    return found[1] + slashes + str(path)[found.end() :]
 
 
 def check_url(url: str) -> str:
@@ -127,7 +130,7 @@ def sync(files: Sequence[LocalFile], url: str) -> Synced:
             again, it sends what is missing.
         UserError: If the place holds files of these names that were not put there by this function.
     """
-    place = _Place(url)
+    place = Place(url)
     there = place.sizes()
     known = place.manifest(there, {file.name for file in files})
     wanted = {file.name: file.entry() for file in files}
@@ -152,7 +155,7 @@ def sync(files: Sequence[LocalFile], url: str) -> Synced:
     return Synced(url, len(fresh), len(files) - len(fresh), len(stale), sum(f.bytes for f in fresh))
 
 
-def _send(place: _Place, files: list[LocalFile], entries: dict[str, Entry]) -> None:
+def _send(place: Place, files: list[LocalFile], entries: dict[str, Entry]) -> None:
     saved = time.monotonic()
     for file in track(files, "files published"):
         place.put(file)
@@ -162,7 +165,7 @@ def _send(place: _Place, files: list[LocalFile], entries: dict[str, Entry]) -> N
             saved = time.monotonic()
 
 
-def _compare(place: _Place, files: Sequence[LocalFile]) -> None:
+def _compare(place: Place, files: Sequence[LocalFile]) -> None:
     there = place.sizes()
     for file in files:
         if there.get(file.name) != file.bytes:
@@ -172,8 +175,12 @@ def _compare(place: _Place, files: Sequence[LocalFile]) -> None:
             )
 
 
-class _Place:
-    """A folder of a store. Whatever its driver raises becomes a `FaultError` of one line."""
+class Place:
+    """A folder of a store. Whatever its driver raises becomes a `FaultError` of one line.
+
+    Args:
+        url: Any that fsspec knows.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -181,7 +188,7 @@ class _Place:
         if protocol in DRIVERS:
             module, extra = DRIVERS[protocol]
             try:
-                require(module, extra=extra, why=f"publishing to {url}")
+                require(module, extra=extra, why=f"reaching {url}")
             except UserError as error:
                 raise FaultError(str(error)) from None
         options = {"auto_mkdir": True} if local_place(url) else {}
@@ -222,11 +229,26 @@ class _Place:
         with self._reaching(f"write {MANIFEST}"):
             self._fs.pipe_file(f"{self._root}/{MANIFEST}", (strict_json(said, indent=1) + "\n").encode())
 
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a small file; None where it is not there."""
+        with self._reaching(f"read {name}"):
+            try:
+                return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def get(self, name: str, path: Path) -> None:
+        """Copy a file from there to here."""
+        with self._reaching(f"read {name}"):
+            self._fs.get_file(f"{self._root}/{name}", str(path))
+
     def put(self, file: LocalFile) -> None:
+        """Copy a file from here to there."""
         with self._reaching(f"write {file.name}"):
             self._fs.put_file(str(file.path), f"{self._root}/{file.name}")
 
     def remove(self, name: str) -> None:
+        """Remove a file there."""
         with self._reaching(f"remove {name}"):
             self._fs.rm_file(f"{self._root}/{name}")
 

@@ -6,6 +6,7 @@ from pathclip.evaluation.benchmarks import Benchmark, benchmarks
 from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
 from pathclip.evaluation.figure import confusion_png
+from pathclip.evaluation.probe import ProbeConfig, probe
 from pathclip.evaluation.report import EvaluateReport
 from pathclip.evaluation.retrieval import CaptionedImages, read_shards
 from pathclip.evaluation.run import evaluate
@@ -16,9 +17,11 @@ __all__ = [
     "EvaluateConfig",
     "EvaluateReport",
     "LabelledImages",
+    "ProbeConfig",
     "benchmarks",
     "confusion_png",
     "evaluate",
+    "probe",
     "read_csv",
     "read_folder",
     "read_shards",

@@ -21,7 +21,7 @@ from pathclip.heads import (
     per_class_metrics,
 )
 
-__all__ = ["evaluate_classification"]
+__all__ = ["class_baselines", "evaluate_classification"]
 
 NUM_MISTAKES = 15
 PER_KIND = 2
@@ -56,7 +56,7 @@ def evaluate_classification(
         task="zeroshot_classification",
         metrics=metrics,
         intervals=intervals,
-        baselines=_baselines(truth, labels),
+        baselines=class_baselines(truth, labels),
         counts={
             "total": len(data.paths),
             "scored": len(good),
@@ -91,7 +91,8 @@ def _check(
         )
 
 
-def _baselines(truth: list[str], labels: list[str]) -> dict[str, Any]:
+def class_baselines(truth: list[str], labels: list[str]) -> dict[str, Any]:
+    """What the most frequent class alone, and chance, would score."""
     chance = 1 / len(labels)
     return {
         "constant_class": constant_class_baseline(truth, labels),

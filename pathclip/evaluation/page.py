@@ -47,6 +47,9 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
     else:
         for way, name in WAYS.items():
             yield _section(name, _recalls(report, way))
+    if report.extra.get("few_shot"):
+        note = "Mean of the draws, and what 95 % of them lie between."
+        yield _section("With few training pictures per class", _few_shot(report), note)
     if report.mistakes:
         cards = "\n".join(map(_card, report.mistakes))
         title = "Furthest from their caption" if report.confusion is None else "Wrong and sure of it"
@@ -102,6 +105,16 @@ def _classes(report: EvaluateReport) -> str:
     ]
     head = ("class", "pictures", "predicted", "recall", "95 % interval", "precision", "F1")
     return table(head, rows, numbers=range(1, 7))
+
+
+def _few_shot(report: EvaluateReport) -> str:
+    rows = [
+        (row["shots"], show(row["balanced_accuracy"]), interval(row["interval"]), row["draws"])
+        for row in report.extra["few_shot"]
+    ]
+    return table(
+        ("pictures per class", "balanced accuracy", "95 % of the draws", "draws"), rows, numbers=range(4)
+    )
 
 
 def _recalls(report: EvaluateReport, way: str) -> str:

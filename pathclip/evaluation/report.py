@@ -45,7 +45,7 @@ class EvaluateReport:
 
     Attributes:
         dataset: Name of what was scored.
-        task: ``zeroshot_classification`` or ``zeroshot_retrieval``.
+        task: ``zeroshot_classification``, ``zeroshot_retrieval`` or ``linear_probe``.
         metrics: Name to value, as in result.json.
         intervals: 95 % bootstrap interval of each.
         baselines: What the constant class and chance score.
@@ -59,6 +59,7 @@ class EvaluateReport:
         predictions: A polars table, one row per picture.
         mistakes: The most confident, or the worst, at most two of a kind.
         files: What `save` wrote, by role.
+        extra: Further keys of result.json.
     """
 
     dataset: str
@@ -76,6 +77,7 @@ class EvaluateReport:
     predictions: Any = None
     mistakes: tuple[Mistake, ...] = ()
     files: dict[str, Path] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The object of ``--json``."""
@@ -88,6 +90,7 @@ class EvaluateReport:
             "counts": self.counts,
             "bad": _bad(self.bad),
             "classnames": list(self.classnames),
+            **self.extra,
             "files": self.files,
         }
 
@@ -128,6 +131,7 @@ class EvaluateReport:
             "counts": self.counts,
             "bad": _bad(self.bad),
             "baselines": self.baselines,
+            **self.extra,
         }
         if self.confusion is not None:
             details |= {"confusion_matrix": self.confusion.tolist(), "classes": list(self.classes)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, Protocol
+
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder, load
 from pathclip.evaluation.benchmarks import benchmarks
@@ -11,7 +13,7 @@ from pathclip.evaluation.prompts import match_classes, prompts_for
 from pathclip.evaluation.report import EvaluateReport
 from pathclip.evaluation.retrieval import evaluate_retrieval
 
-__all__ = ["evaluate"]
+__all__ = ["chosen_model", "evaluate"]
 
 
 def evaluate(config: EvaluateConfig, *, model: DualEncoder | None = None) -> EvaluateReport:
@@ -37,13 +39,34 @@ def evaluate(config: EvaluateConfig, *, model: DualEncoder | None = None) -> Eva
             raise UserError(
                 "classes are given, but retrieval uses the captions of the data; leave --classes out"
             )
-        return evaluate_retrieval(_model(config, model), data, config).save(config.out)
+        return evaluate_retrieval(chosen_model(config, model), data, config).save(config.out)
     prompts = prompts_for(config, data.labels, benchmark.prompts)
     match_classes(data.labels, prompts, data.name)
-    return evaluate_classification(_model(config, model), data, prompts, config).save(config.out)
+    return evaluate_classification(chosen_model(config, model), data, prompts, config).save(config.out)
 
 
-def _model(config: EvaluateConfig, model: DualEncoder | None) -> DualEncoder:
+class Asked(Protocol):
+    """The part of a config that names a model."""
+
+    @property
+    def model(self) -> str | None:
+        """Hub name, folder or checkpoint."""
+
+    @property
+    def device(self) -> str:
+        """``auto`` takes a GPU if there is one."""
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16", "fp16"]:
+        """Of the towers."""
+
+
+def chosen_model(config: Asked, model: DualEncoder | None) -> DualEncoder:
+    """The model that was handed over, else the one that the config names.
+
+    Raises:
+        UserError: If there is neither, or it cannot be loaded.
+    """
     if model is not None:
         return model
     if config.model is None:

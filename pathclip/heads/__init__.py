@@ -15,6 +15,7 @@ from pathclip.heads.metrics import (
     weighted_f1,
 )
 from pathclip.heads.picture_scorer import PictureScorer
+from pathclip.heads.probe import LinearProbe, few_shot_draws, fit_probe
 from pathclip.heads.prompts import Prompts, PromptSet, load_prompts, shipped_prompts
 from pathclip.heads.result import write_result
 from pathclip.heads.retrieval import first_hit_ranks, random_recall, recall_at_k, retrieval_metrics
@@ -23,6 +24,7 @@ from pathclip.heads.zeroshot import ZeroShotResult, build_classifier, classify
 __all__ = [
     "Hit",
     "Index",
+    "LinearProbe",
     "PictureScorer",
     "PromptSet",
     "Prompts",
@@ -36,7 +38,9 @@ __all__ = [
     "confusion_matrix",
     "constant_class_baseline",
     "contact_sheet",
+    "few_shot_draws",
     "first_hit_ranks",
+    "fit_probe",
     "load_prompts",
     "macro_f1",
     "per_class_metrics",

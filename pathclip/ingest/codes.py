@@ -42,6 +42,8 @@ class Code(StrEnum):
     IMAGE_MISSING = "image_missing"
     DOWNLOAD_GONE = "download_gone"
     DOWNLOAD_BLOCKED = "download_blocked"
+    DOWNLOAD_REFUSED = "download_refused"
+    DOWNLOAD_SLOW = "download_slow"
     DOWNLOAD_FAILED = "download_failed"
     IMAGE_OUTSIDE = "image_outside"
     IMAGE_UNREADABLE = "image_unreadable"
@@ -93,6 +95,8 @@ STAGES = {
         "image_missing",
         "download_gone",
         "download_blocked",
+        "download_refused",
+        "download_slow",
         "download_failed",
         "image_outside",
         "image_unreadable",
@@ -141,7 +145,9 @@ MEANING = {
     Code.MEDIA_UNLISTED: "the payload does not describe the attachment, and no file bears its key",
     Code.IMAGE_MISSING: "no such file in the media folder",
     Code.DOWNLOAD_GONE: "the platform no longer has the picture",
-    Code.DOWNLOAD_BLOCKED: "the guard refused the address, or the server the request",
+    Code.DOWNLOAD_BLOCKED: "its address may not be asked (scheme, host, port, network, redirects)",
+    Code.DOWNLOAD_REFUSED: "the server refused the request",
+    Code.DOWNLOAD_SLOW: "not whole within download.max_s; --retry-failed asks again",
     Code.DOWNLOAD_FAILED: "the download failed for now; --retry-failed asks again",
     Code.IMAGE_OUTSIDE: "the path or a link leads out of the media folder",
     Code.IMAGE_UNREADABLE: "the file cannot be opened",

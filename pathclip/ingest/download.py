@@ -26,7 +26,8 @@ from pathclip.ingest.ledger import Fetched, Ledger
 __all__ = ["DownloadConfig", "download"]
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-GONE = frozenset({404, 410, 451})
+GONE = frozenset({404, 410})
+MAY_PASS = frozenset({"failed", "slow"})
 MAX_REDIRECTS = 3
 MAX_WAIT_S = 300.0
 AGENT = "pathclip (research; https://pypi.org/project/pathclip)"
@@ -41,6 +42,7 @@ class DownloadConfig(Config):
     )
     max_bytes: int = Field(25_000_000, ge=1, description="a larger file is given up while it comes")
     timeout_s: float = Field(20.0, gt=0, description="without a byte")
+    max_s: float = Field(120.0, gt=0, description="for the bytes of one file; a server that trickles is left")
     tries: int = Field(4, ge=1, description="attempts in all, for errors that pass")
     per_second: float = Field(10.0, gt=0, description="requests, over all connections")
     connections: int = Field(4, ge=1, description="at once")
@@ -88,7 +90,7 @@ def download(
 
 
 def _is_open(known: Fetched | None, retry_failed: bool) -> bool:
-    return known is None or (retry_failed and known.state == "failed")
+    return known is None or (retry_failed and known.state in MAY_PASS)
 
 
 def _fetch(
@@ -145,7 +147,7 @@ def _attempt(
             if status in RETRIED:
                 return _Again(f"HTTP {status}", _retry_after(response.headers.get("retry-after")))
             if status != 200:
-                return Fetched("gone" if status in GONE else "blocked", detail=f"HTTP {status}"), None
+                return Fetched("gone" if status in GONE else "refused", detail=f"HTTP {status}"), None
             return _body(response, config)
     raise BlockedError(f"more than {MAX_REDIRECTS} redirects")
 
@@ -165,7 +167,12 @@ def _open(client: Any, target: Target) -> Any:
     return client.stream(
         "GET",
         checked.copy_with(host=target.address),
-        headers={"Host": target.host, "User-Agent": AGENT, "Accept": "image/*"},
+        headers={
+            "Host": target.host,
+            "User-Agent": AGENT,
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",  # what is packed may unfold to anything
+        },
         extensions={"sni_hostname": target.host},
         follow_redirects=False,
     )
@@ -179,11 +186,13 @@ def _body(response: Any, config: DownloadConfig) -> tuple[Fetched, bytes | None]
     stated = response.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > config.max_bytes:
         return too_large, None
-    data = bytearray()
-    for piece in response.iter_bytes(1 << 16):
+    data, end = bytearray(), time.monotonic() + config.max_s
+    for piece in response.iter_bytes():  # as they come: in pieces of a size, a trickle would not be seen
         data += piece
         if len(data) > config.max_bytes:
             return too_large, None
+        if time.monotonic() > end:
+            return Fetched("slow", detail=f"{len(data)} bytes in {config.max_s:g} s"), None
     return Fetched("ok", sha256=hashlib.sha256(data).hexdigest()), bytes(data)
 
 

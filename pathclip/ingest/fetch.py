@@ -17,6 +17,8 @@ __all__ = ["fetcher"]
 CODES = {
     "gone": "download_gone",
     "blocked": "download_blocked",
+    "refused": "download_refused",
+    "slow": "download_slow",
     "failed": "download_failed",
     "oversized": "image_oversized",
     "no_picture": "not_an_image",

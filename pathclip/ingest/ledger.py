@@ -22,7 +22,8 @@ class Fetched:
     """What became of one URL.
 
     Attributes:
-        state: ``ok``, ``gone``, ``blocked``, ``oversized``, ``no_picture``, or ``failed`` (that may pass).
+        state: ``ok``, ``gone``, ``blocked`` (by our guard), ``refused`` (by the server), ``oversized``,
+            ``no_picture``, or ``slow`` and ``failed`` (that may pass).
         sha256: Of the bytes, where they came.
         detail: The reason, otherwise.
     """

@@ -104,13 +104,15 @@ def look_at(
     }
     if header.is_animated:
         return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known), None
-    stored = passed_through(data, pack) if pack is not None else None
+    stored = passed_through(data, pack, header) if pack is not None else None
     is_used = config.phash or config.scores or scorer or (pack is not None and stored is None)
     image = decode(data, min_side_px=LOOK_SIDE_PX if is_used else ANY_SIDE_PX, header=header)
     if isinstance(image, Drop):
         return _rejected(image, **known), None
     columns = {**known, "code": None, "detail": None, **_looks(image, config, scorer, header.width)}
-    return columns, stored_jpeg(data, pack, image) if pack is not None and stored is None else stored
+    if pack is not None and stored is None:
+        stored = stored_jpeg(data, pack, image, header=header)
+    return columns, stored
 
 
 def _looks(

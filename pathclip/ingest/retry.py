@@ -20,6 +20,7 @@ TRANSIENT = (
     Code.IMAGE_UNREADABLE,
     Code.IMAGE_POISON,
     Code.DOWNLOAD_FAILED,
+    Code.DOWNLOAD_SLOW,
 )
 """Reasons that may be gone tomorrow: a mount that was away, a read error, a full memory."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
+import sys
 from typing import Literal
 
 from PIL import Image
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from pathclip.core.config import Config
 from pathclip.core.errors import FaultError
-from pathclip.pairs.images import decode, is_srgb, orientation
+from pathclip.pairs.images import Header, decode, read_header
 from pathclip.pairs.pair import Box, Drop
 from pathclip.pairs.scaled import LOOK_SIDE_PX
 
@@ -46,7 +46,11 @@ class PackConfig(Config):
 
 
 def stored_jpeg(
-    data: bytes, config: PackConfig, looked: Image.Image | None = None, box: Box | None = None
+    data: bytes,
+    config: PackConfig,
+    looked: Image.Image | None = None,
+    box: Box | None = None,
+    header: Header | None = None,
 ) -> tuple[bytes, int, int]:
     """The bytes to store, and their width and height.
 
@@ -56,11 +60,12 @@ def stored_jpeg(
         looked: The decoded picture where one is at hand (`decode` down to ``LOOK_SIDE_PX``): saves a second
             decode where pictures are stored at that size, and changes no byte of the result.
         box: Store this part of the upright picture only.
+        header: What `read_header` found, to spare finding it again.
 
     Raises:
         FaultError: If the picture no longer decodes (it did when it was looked at).
     """
-    passed = passed_through(data, config) if box is None else None
+    passed = passed_through(data, config, header) if box is None else None
     if passed is not None:
         return passed
     image: Image.Image | Drop | None = looked if config.short_side_px == LOOK_SIDE_PX else None
@@ -134,19 +139,31 @@ def _first_end(data: bytes, at: int) -> int | None:
     return None
 
 
-def passed_through(data: bytes, config: PackConfig) -> tuple[bytes, int, int] | None:
-    """The stripped original, if it is a colour sRGB JPEG that is upright and small; else None."""
+def passed_through(
+    data: bytes, config: PackConfig, header: Header | Drop | None = None
+) -> tuple[bytes, int, int] | None:
+    """The stripped original, if it is a colour sRGB JPEG that is upright and small; else None.
+
+    Args:
+        data: The file's bytes.
+        config: What is small.
+        header: What `read_header` found, to spare finding it again.
+    """
     if not (config.passthrough and len(data) <= config.passthrough_bytes and data.startswith(START)):
         return None
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        plain = (
-            image.mode == "RGB"
-            and max(image.size) <= config.passthrough_long_side_px
-            and min(image.size) <= config.short_side_px
-            and image.info.get("adobe_transform", 1) == 1
-            and orientation(image) == 1
-            and is_srgb(image.info.get("icc_profile"))
-        )
-        size = image.size
-    stripped = strip_metadata(data) if plain else None
+    if header is None:
+        header = read_header(data, max_pixels=sys.maxsize)
+    if isinstance(header, Drop):
+        return None
+    size = header.width, header.height
+    fits = (
+        header.format in ("JPEG", "MPO")  # of an MPO the first picture is left
+        and header.mode == "RGB"
+        and header.orientation == 1
+        and header.is_srgb
+        and header.is_ycc
+        and max(size) <= config.passthrough_long_side_px
+        and min(size) <= config.short_side_px
+    )
+    stripped = strip_metadata(data) if fits else None
     return (stripped, *size) if stripped is not None else None

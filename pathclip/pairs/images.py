@@ -72,6 +72,7 @@ class Header:
         orientation: EXIF orientation, 1 to 8.
         is_animated: More than one frame.
         is_srgb: No colour profile, or one that calls itself sRGB.
+        is_ycc: A JPEG's colours are stored as luma and chroma, which is usual.
     """
 
     format: str
@@ -81,6 +82,7 @@ class Header:
     orientation: int
     is_animated: bool
     is_srgb: bool = True
+    is_ycc: bool = True
 
     @property
     def is_plain_jpeg(self) -> bool:
@@ -106,7 +108,8 @@ def read_header(data: bytes, *, max_pixels: int) -> Header | Drop:
                 frames = getattr(image, "n_frames", 1) if image.format not in STILL_MULTIFRAME else 1
                 size = (height, width) if turned >= 5 else (width, height)
                 srgb = is_srgb(image.info.get("icc_profile"))
-                return Header(str(image.format), *size, image.mode, turned, frames > 1, srgb)
+                ycc = image.info.get("adobe_transform", 1) == 1
+                return Header(str(image.format), *size, image.mode, turned, frames > 1, srgb, ycc)
     except Image.DecompressionBombError as error:
         return Drop("image_oversized", str(error).partition(",")[0])
     except UnidentifiedImageError:

@@ -140,7 +140,7 @@ def _seams(lines: Plane) -> list[tuple[int, int]]:
     size = lines.shape[1] // SEAM_PARTS
     if size == 0 or len(lines) < 4 * SEAM_BESIDE:
         return []
-    parts = lines[:, : size * SEAM_PARTS].reshape(len(lines), SEAM_PARTS, size).mean(axis=2, dtype=np.float32)
+    parts = _part_means(lines, size)
     steps = abs(parts[2:] - parts[:-2])
     whole = steps.mean(axis=1)
     found: list[tuple[int, int]] = []
@@ -154,3 +154,13 @@ def _seams(lines: Plane) -> list[tuple[int, int]]:
         if is_step.mean() >= SEAM_SHARE and (not found or at + 1 > found[-1][0] + 3):
             found.append((int(at) + 1, int(at) + 1))
     return found
+
+
+def _part_means(lines: Plane, size: int) -> NDArray[np.float32]:
+    """Mean of each part of each line; exact sums, so that the faster way for each layout changes nothing."""
+    values = lines[:, : size * SEAM_PARTS]
+    if values.flags.c_contiguous or values.strides[1] == 1:
+        parts = values.astype(np.float32).reshape(len(values), SEAM_PARTS, size)
+        return np.einsum("ijk->ij", parts) / np.float32(size)
+    sums = values.T.reshape(SEAM_PARTS, size, len(values)).sum(axis=1, dtype=np.uint32)
+    return sums.T.astype(np.float32) / np.float32(size)

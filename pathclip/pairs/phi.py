@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-from scipy import ndimage
 
 __all__ = ["why_phi"]
 
@@ -58,15 +57,17 @@ def _busy_parts(ink: Mask) -> Iterator[tuple[slice, slice]]:
     """Where the ink comes and goes often enough for letters: neighbouring blocks and what surrounds them."""
     height, width = ink.shape
     rows, columns = height // BLOCK_ROWS, (width - 1) // BLOCK_PX
-    if rows == 0 or columns == 0:
+    least = int(CHANGES * BLOCK_ROWS)
+    if rows == 0 or columns == 0 or np.count_nonzero(ink) < least / 2:  # each pixel makes two changes at most
         return
-    changes = (
-        ink[: rows * BLOCK_ROWS, 1 : columns * BLOCK_PX + 1] ^ ink[: rows * BLOCK_ROWS, : columns * BLOCK_PX]
-    )
-    counts = changes.reshape(rows, BLOCK_ROWS, columns, BLOCK_PX).sum(axis=(1, 3), dtype=np.int32)
-    busy = counts >= CHANGES * BLOCK_ROWS
+    used = ink[: rows * BLOCK_ROWS, : columns * BLOCK_PX + 1]
+    changes = (used[:, 1:] ^ used[:, :-1]).view(np.uint8).reshape(rows, BLOCK_ROWS, -1)
+    in_columns = changes.sum(axis=1, dtype=np.uint8)  # bytes, row on row: four times faster than at once
+    busy = in_columns.reshape(rows, columns, BLOCK_PX).sum(axis=2, dtype=np.int32) >= least
     if not busy.any():
         return
+    from scipy import ndimage  # a sixth of a second, for runs that do not look
+
     named: Any = ndimage.label(busy, np.ones((3, 3)))
     for down, across in ndimage.find_objects(named[0]):
         yield (
@@ -76,6 +77,8 @@ def _busy_parts(ink: Mask) -> Iterator[tuple[slice, slice]]:
 
 
 def _letters(ink: Mask) -> str | None:
+    from scipy import ndimage
+
     named: Any = ndimage.label(ink, np.ones((3, 3)))
     boxes = np.array(
         [(x.start, x.stop, y.start, y.stop) for y, x in ndimage.find_objects(named[0])], np.int32

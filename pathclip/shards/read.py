@@ -14,6 +14,8 @@ import numpy as np
 
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
+from pathclip.core.remote import local_place, meant_url
+from pathclip.shards.mirror import bring, mirror_index
 from pathclip.shards.write import INDEX_MAGIC, MEMBERS, ShardInfo
 
 __all__ = ["Dataset", "ShardReader", "scan_tar"]
@@ -107,20 +109,28 @@ class Dataset:
     """A dataset folder as readers see it: splits to shards.
 
     Attributes:
-        root: The dataset folder.
+        root: The dataset folder; of a url the one that its shards are fetched into when they are read.
         splits: Split name to its shards, in order.
+        url: Where it lies, if not on this machine.
     """
 
     root: Path
     splits: dict[str, tuple[ShardInfo, ...]]
+    url: str | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Dataset:
         """Open a dataset folder (with ``index.json``), its ``shards`` folder, a folder of tars, or one tar.
 
+        A url (``s3://bucket/dataset``) is a dataset that was published there.
+
         Raises:
             UserError: If there is no dataset there.
+            FaultError: If a store cannot be reached.
         """
+        if url := meant_url(path):
+            root = local_place(url) or mirror_index(url)
+            return cls.open(root) if local_place(url) else cls(root, _read_index(root), url)
         path = Path(path)
         for root in (path, path.parent):
             if (root / "index.json").is_file() and (root == path or path.name == "shards"):
@@ -158,7 +168,9 @@ class Dataset:
         return self.splits[split]
 
     def readers(self, split: str) -> list[ShardReader]:
-        """A reader per shard of a split, in order."""
+        """A reader per shard of a split, in order; fetches those that are not here yet."""
+        if self.url is not None:
+            bring(self.url, self.root, self.shards(split))
         return [ShardReader(self.root / shard.path) for shard in self.shards(split)]
 
     def samples(self, split: str) -> Iterator[tuple[memoryview, dict[str, Any]]]:

@@ -25,8 +25,8 @@ class Best:
         self.value: float | None = None
         self.since = 0
         name = (self.metric or "").partition(".")[0]
-        if self.metric is not None and name not in (*config.zeroshot, *config.retrieval):
-            known = ", ".join((*config.zeroshot, *config.retrieval)) or "none is named"
+        if self.metric is not None and name not in config.names:
+            known = ", ".join(config.names) or "none is named"
             raise UserError(f"eval.early_stop: there is no set {name!r}; under eval there are: {known}")
 
     @property

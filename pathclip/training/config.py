@@ -17,6 +17,7 @@ __all__ = [
     "EvalConfig",
     "ModelConfig",
     "OptimConfig",
+    "ProbeSet",
     "RetrievalSet",
     "ScheduleConfig",
     "TrainConfig",
@@ -33,7 +34,8 @@ class DataConfig(Config):
     """What to train on."""
 
     dataset: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
-        (), description="dataset folder(s) that `pathclip ingest` wrote, or webdataset tars"
+        (),
+        description="dataset folder(s) of `pathclip ingest`, urls of published ones, or webdataset tars",
     )
     split: str = Field("train", description="the split to train on")
     weights: tuple[PositiveFloat, ...] = Field(
@@ -124,6 +126,14 @@ class RetrievalSet(Config):
     limit: int | None = Field(None, ge=2, description="pairs at most")
 
 
+class ProbeSet(Config):
+    """Two folders with the same classes: a linear probe of the picture features learns from one."""
+
+    train: Path = Field(description="folder with one subfolder per class, to learn from")
+    test: Path = Field(description="likewise, to be judged on")
+    limit: int | None = Field(None, ge=1, description="pictures per class at most")
+
+
 class EvalConfig(Config):
     """What is measured while training, under names of the user's choice."""
 
@@ -136,6 +146,19 @@ class EvalConfig(Config):
     patience: int = Field(3, ge=1, description="evaluations without a better one before the run ends")
     zeroshot: dict[str, ZeroShotSet] = Field(default_factory=dict)
     retrieval: dict[str, RetrievalSet] = Field(default_factory=dict)
+    probe: dict[str, ProbeSet] = Field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all sets."""
+        return (*self.zeroshot, *self.retrieval, *self.probe)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        twice = sorted({name for name in self.names if self.names.count(name) > 1})
+        if twice:
+            raise ValueError(f"sets of two kinds have one name, and one would hide the other: {twice[0]}")
+        return self
 
 
 class CheckpointConfig(Config):

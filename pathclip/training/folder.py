@@ -11,6 +11,7 @@ from typing import Any
 from pathclip.core.config import load_config, to_toml
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_write
+from pathclip.core.remote import meant_url
 from pathclip.training.config import TrainConfig
 from pathclip.training.world import World
 
@@ -78,15 +79,21 @@ def resolved(config: TrainConfig) -> TrainConfig:
     """The same config with absolute paths, so that it means the same from any folder."""
     data: dict[str, Any] = config.model_dump()
     data["out"] = config.out and config.out.resolve()
-    data["data"]["dataset"] = tuple(path.resolve() for path in config.data.dataset)
+    data["data"]["dataset"] = tuple(map(_whole, config.data.dataset))
     for table, key in (("model", "name"), ("model", "init")):
         data[table][key] = _absolute(data[table][key])
     data["prompts"] = _absolute(config.prompts)
     for chosen in data["eval"]["zeroshot"].values():
         chosen["data"], chosen["classes"] = Path(chosen["data"]).resolve(), _absolute(chosen["classes"])
     for chosen in data["eval"]["retrieval"].values():
-        chosen["dataset"] = chosen["dataset"] and Path(chosen["dataset"]).resolve()
+        chosen["dataset"] = chosen["dataset"] and _whole(Path(chosen["dataset"]))
+    for chosen in data["eval"]["probe"].values():
+        chosen["train"], chosen["test"] = Path(chosen["train"]).resolve(), Path(chosen["test"]).resolve()
     return TrainConfig.model_validate(data)
+
+
+def _whole(path: Path) -> Path:
+    return path if meant_url(path) else path.resolve()
 
 
 def _absolute(name: str | None) -> str | None:

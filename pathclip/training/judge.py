@@ -1,4 +1,4 @@
-"""Zero-shot and retrieval figures during training, on sets that the user names."""
+"""Zero-shot, retrieval and probe figures during training, on sets that the user names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathclip.batches import caption_id
 from pathclip.core.errors import UserError
 from pathclip.encoders import PICTURE_SUFFIXES, DualEncoder
 from pathclip.shards import Dataset
-from pathclip.training.config import RetrievalSet, TrainConfig, ZeroShotSet
+from pathclip.training.config import ProbeSet, RetrievalSet, TrainConfig, ZeroShotSet
 
 __all__ = ["check_sets", "judge"]
 
@@ -37,6 +37,14 @@ def check_sets(config: TrainConfig) -> None:
             )
     for retrieval in config.eval.retrieval.values():
         Dataset.open(_dataset(retrieval, config)).shards(retrieval.split)
+    for probe in config.eval.probe.values():
+        unknown = set(_class_folders(probe.test, "probe", probe.limit)) - set(
+            _class_folders(probe.train, "probe", probe.limit)
+        )
+        if unknown:
+            raise UserError(
+                f"eval.probe: {probe.test} has classes that {probe.train} lacks: {', '.join(sorted(unknown))}"
+            )
 
 
 def judge(model: DualEncoder, config: TrainConfig) -> dict[str, dict[str, float]]:
@@ -50,6 +58,8 @@ def judge(model: DualEncoder, config: TrainConfig) -> dict[str, dict[str, float]
         results[name] = _zeroshot(model, zeroshot, config)
     for name, retrieval in config.eval.retrieval.items():
         results[name] = _retrieval(model, retrieval, config)
+    for name, probe in config.eval.probe.items():
+        results[name] = _probe(model, probe, config.seed)
     return results
 
 
@@ -63,6 +73,22 @@ def _zeroshot(model: DualEncoder, chosen: ZeroShotSet, config: TrainConfig) -> d
     seen = [(t, p) for t, p in zip(truth, result.labels, strict=True) if p is not None]
     value = balanced_accuracy([t for t, _ in seen], [p for _, p in seen])
     return {"balanced_accuracy": float(value), "chance": 1 / len(folders), "n": len(seen)}
+
+
+def _probe(model: DualEncoder, chosen: ProbeSet, seed: int) -> dict[str, float]:
+    from pathclip.heads import balanced_accuracy, fit_probe
+
+    def labelled(folder: Path) -> tuple[Any, list[str]]:
+        folders = _class_folders(folder, "probe", chosen.limit)
+        features = model.encode_images([path for files in folders.values() for path in files])
+        labels = [name for name, files in folders.items() for _ in files]
+        good = (~features.isnan().any(1)).tolist()
+        return features[good].numpy(), [name for name, is_good in zip(labels, good, strict=True) if is_good]
+
+    fitted = fit_probe(*labelled(chosen.train), seed=seed)
+    features, truth = labelled(chosen.test)
+    value = balanced_accuracy(truth, fitted.predict(features))
+    return {"balanced_accuracy": float(value), "chance": 1 / len(set(truth)), "n": len(truth)}
 
 
 def _retrieval(model: DualEncoder, chosen: RetrievalSet, config: TrainConfig) -> dict[str, float]:
@@ -99,20 +125,20 @@ def _retrieval(model: DualEncoder, chosen: RetrievalSet, config: TrainConfig) ->
 
 
 def _folder_of_classes(chosen: ZeroShotSet) -> dict[str, list[Path]]:
-    if not chosen.data.is_dir():
-        raise UserError(f"eval.zeroshot: {chosen.data} is no folder; expected one subfolder per class in it")
+    return _class_folders(chosen.data, "zeroshot", chosen.limit)
+
+
+def _class_folders(data: Path, kind: str, limit: int | None) -> dict[str, list[Path]]:
+    if not data.is_dir():
+        raise UserError(f"eval.{kind}: {data} is no folder; expected one subfolder per class in it")
     folders = {
-        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)[
-            : chosen.limit
-        ]
-        for folder in sorted(chosen.data.iterdir())
+        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)[:limit]
+        for folder in sorted(data.iterdir())
         if folder.is_dir()
     }
     folders = {name: files for name, files in folders.items() if files}
     if len(folders) < 2:
-        raise UserError(
-            f"eval.zeroshot: {chosen.data} holds {len(folders)} class folders with pictures, not 2"
-        )
+        raise UserError(f"eval.{kind}: {data} holds {len(folders)} class folders with pictures, not 2")
     return folders
 
 

@@ -88,7 +88,7 @@ def make_plan(config: TrainConfig) -> Plan:
         config=config,
         datasets=[
             {
-                "path": str(d.root),
+                "path": d.url or str(d.root),
                 "samples": d.count(config.data.split),
                 "shards": len(d.shards(config.data.split)),
             }

@@ -75,7 +75,7 @@ def latin_share(text: str) -> float:
 
     Single Greek letters count (α-SMA, β2), Greek words do not.
     """
-    letters = [c for c in text if c.isalpha()]
+    letters = [] if text.isascii() else [c for c in text if c.isalpha()]
     if not letters:
         return 1.0
     greek = sum(map(num_letters, GREEK_WORD.findall(text)))

@@ -128,7 +128,7 @@ def test_what_was_being_sent_when_the_plan_changed_is_removed(memory, folder, mo
 
 
 def test_a_file_that_arrives_short_keeps_the_seal_away(memory, folder, monkeypatch):
-    put = remote._Place.put
+    put = remote.Place.put
     short = folder.parent / "short"
     short.write_bytes(b"short")
 
@@ -136,7 +136,7 @@ def test_a_file_that_arrives_short_keeps_the_seal_away(memory, folder, monkeypat
         put(self, LocalFile(file.name, short, 5, "") if file.name == NAMES[1] else file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote._Place, "put", cut)
+        patch.setattr(remote.Place, "put", cut)
         with pytest.raises(FaultError, match=r"train-000001.tar has 5 bytes there after 46 were sent"):
             sync(files(folder), memory.url)
     assert "index.json" not in memory.objects()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import stat
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from looking import kept, rejects
@@ -133,6 +136,8 @@ class Server:
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         if isinstance(answer, Exception):
             raise answer
+        if isinstance(answer, httpx.Response):
+            return answer
         if isinstance(answer, bytes):
             return httpx.Response(200, content=answer, headers={"content-type": "image/jpeg"})
         status, headers = answer
@@ -219,7 +224,7 @@ def test_errors_that_pass_are_tried_again_and_others_are_not(tmp_path: Path) -> 
         later=(429, {"retry-after": "99999"}),
     )
     found, waits = fetch(server, tmp_path, "slow", "never", "cut", "gone", "shut", "later")
-    assert [f.state for f in found] == ["ok", "failed", "ok", "gone", "blocked", "failed"]
+    assert [f.state for f in found] == ["ok", "failed", "ok", "gone", "refused", "failed"]
     assert found[1].detail == "HTTP 500"
     assert len(server.seen) == 2 + 3 + 2 + 1 + 1 + 1
     assert 7 <= max(waits) < 8
@@ -236,6 +241,26 @@ def test_what_is_too_large_or_no_picture_is_given_up(tmp_path: Path) -> None:
     (big, page), _ = fetch(server, tmp_path, "big", "page", config=config)
     assert (big.state, page.state) == ("oversized", "no_picture")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["ledger.jsonl"]
+
+
+def test_a_server_that_trickles_is_left_and_may_be_asked_again(tmp_path: Path, monkeypatch) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(sys.modules[download.__module__], "time", SimpleNamespace(monotonic=clock.__next__))
+
+    def trickle():
+        for _ in range(100):
+            yield b"\xff"
+
+    server = Server(drip=httpx.Response(200, content=trickle(), headers={"content-type": "image/jpeg"}))
+    config = DownloadConfig(enabled=True, max_s=20, per_second=1e6)
+    (found,), waits = fetch(server, tmp_path, "drip", config=config)
+    assert (found.state, found.detail) == ("slow", "21 bytes in 20 s")
+    assert len(server.seen) == 1
+    assert not waits
+    server.answers["drip"] = b"\xff\xd8"
+    (again,), _ = fetch(server, tmp_path, "drip", config=config, retry_failed=True)
+    assert again.state == "ok"
+    assert server.seen[-1].headers["accept-encoding"] == "identity"
 
 
 def test_requests_keep_the_pace(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from colour_model import paint
 from shard_factory import make_dataset
 from train_cases import TINY_MODEL, changed
 
@@ -174,3 +175,20 @@ def test_weights_and_biases_is_told_every_row(
     assert told[0] == "tissue"
     assert [step for step, _ in told[1:-1]] == [1, 2, 3, 4, 5, 6]
     assert told[-1] == "finished"
+
+
+def test_a_probe_is_measured_on_the_way(config: TrainConfig, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for seed, colour in enumerate(("red", "green")):
+            for number in range(6):
+                paint(tmp_path / split / colour / f"{number}.png", colour, seed=10 * seed + number)
+    sets = {"probe": {"tiles": {"train": tmp_path / "train", "test": tmp_path / "test"}}}
+    done = train(changed(config, eval={"every_steps": 3, "early_stop": "tiles.balanced_accuracy", **sets}))
+    assert done.evaluation["tiles"] == {"balanced_accuracy": 1.0, "chance": 0.5, "n": 12}
+    rows = [row["eval"] for row in read_metrics(done.run / "metrics.jsonl") if "eval" in row]
+    assert [row["tiles"]["n"] for row in rows] == [12, 12]
+    paint(tmp_path / "test/blue/0.png", "blue")
+    with pytest.raises(UserError, match=r"eval\.probe: .* has classes that .* lacks: blue"):
+        train(changed(config, out=tmp_path / "two", eval=sets))
+    with pytest.raises(ValueError, match="one would hide the other: tiles"):
+        changed(config, eval={"retrieval": {"tiles": {}}, **sets})

@@ -11,6 +11,7 @@ from PIL import Image
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import sha256_file
+from pathclip.core.remote import meant_url
 from pathclip.encoders import PICTURE_SUFFIXES
 from pathclip.encoders.pictures import as_rgb, describe, split_batch
 from pathclip.shards import Dataset, ShardReader
@@ -94,6 +95,8 @@ def read_picture(root: Path | None, row: dict[str, Any]) -> Image.Image:
 
 
 def _from_path(path: Path) -> Source:
+    if meant_url(path):
+        return _from_dataset(Dataset.open(path))
     if path.is_file() and path.suffix != ".tar":
         return _from_list([path])
     if not path.exists():

@@ -1,0 +1,261 @@
+"""`probe`: how well picture features tell classes apart once a linear classifier may learn from them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from pathclip.core.config import Config
+from pathclip.core.errors import FaultError, UserError
+from pathclip.core.files import sha256_file
+from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
+from pathclip.evaluation.classification import class_baselines
+from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
+from pathclip.evaluation.report import EvaluateReport
+from pathclip.evaluation.run import chosen_model
+from pathclip.heads import (
+    LinearProbe,
+    balanced_accuracy,
+    classification_metrics,
+    confusion_matrix,
+    few_shot_draws,
+    fit_probe,
+    per_class_metrics,
+)
+
+__all__ = ["ProbeConfig", "probe"]
+
+log = logging.getLogger("pathclip")
+
+
+class ProbeConfig(Config):
+    """One model, a set to learn from and one to be judged on."""
+
+    model: str | None = Field(None, description="hub name, folder or checkpoint, as `pathclip.load` takes it")
+    train: Path = Field(description="folder per class (of its split `train`), or a CSV of path,label")
+    test: Path = Field(description="likewise (of its split `test`)")
+    out: Path = Field(description="gets result.json, report.html, probe.safetensors and the rest")
+    features: Literal["projected", "pooled"] = Field(
+        "projected", description="of the shared space, or of the tower before its projection"
+    )
+    c: float | None = Field(
+        None, gt=0, description="inverse strength of the penalty; unset: by folds of the training set"
+    )
+    shots: tuple[int, ...] = Field(
+        (), description="also learn from so many pictures per class, for example [1, 2, 4, 8, 16]"
+    )
+    draws: int = Field(10, ge=1, description="random draws of each number of shots")
+    batch_size: int = Field(64, ge=1)
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = Field(0, ge=0, description="of folds, draws and bootstrap")
+    num_resamples: int = Field(1000, ge=1, description="bootstrap draws behind each interval")
+
+    @field_validator("shots")
+    @classmethod
+    def _numbers(cls, shots: tuple[int, ...]) -> tuple[int, ...]:
+        if shots and min(shots) < 1:
+            raise ValueError("expected whole numbers from 1 on, for example [1, 4, 16]")
+        return tuple(sorted(set(shots)))
+
+
+def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateReport:
+    """Fit a linear probe on one set and score it on another; write the files of `evaluate` and the probe.
+
+    Everything is chosen on the training set. Test pictures whose bytes are also among the training pictures
+    are scored, counted and warned of.
+
+    Args:
+        config: What to do.
+        model: Used instead of loading ``config.model``.
+
+    Raises:
+        UserError: If data or model are not as expected, or the test set has a class that training lacks.
+        FaultError: If no picture of a set can be read.
+    """
+    if config.out.exists() and not config.out.is_dir():
+        raise UserError(f"out {config.out} is a file; expected a folder for the results")
+    train, test = _read(config.train, "train"), _read(config.test, "test")
+    unknown = sorted(set(test.labels) - set(train.labels))
+    if unknown:
+        raise UserError(
+            f"{test.root} has classes that {train.root} lacks: {', '.join(unknown)}; name the folders alike"
+        )
+    for shots in config.shots:
+        few_shot_draws(train.truth, shots, 0)
+    model = chosen_model(config, model)
+    seen, seen_labels, _, seen_bad = _features(model, train, config)
+    rows, truth, good, bad = _features(model, test, config)
+    fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
+    report = _report(fitted, test, rows, truth, good, bad, config)
+    common = _also_in_training(train, test)
+    report.counts["also_in_training"] = common
+    report.provenance.update(model.provenance() | _provenance(train, test, config))
+    report.extra["probe"] = {
+        "c": fitted.c,
+        "features": config.features,
+        "training_pictures": dict(sorted(Counter(seen_labels).items())),
+        "training_bad": [{"name": item.name, "reason": item.reason} for item in seen_bad],
+    }
+    report.extra["few_shot"] = _few_shot(seen, seen_labels, rows, truth, config)
+    report.files["probe"] = fitted.save(config.out / "probe.safetensors")
+    return report.save(config.out)
+
+
+def _read(data: Path, split: str) -> LabelledImages:
+    if data.is_file():
+        import polars as pl
+
+        columns = pl.read_csv(data, n_rows=0).columns if data.suffix.lower() == ".csv" else []
+        return read_csv(data, split if "split" in columns else None)
+    return read_folder(data, split)
+
+
+def _features(
+    model: DualEncoder, data: LabelledImages, config: ProbeConfig
+) -> tuple[NDArray[np.float64], list[str], list[int], tuple[BadPicture, ...]]:
+    """Unit features of the pictures that can be read, their labels and places, and the others."""
+    encoded, failed = encode_pictures(
+        model, list(data.paths), batch_size=config.batch_size, features=config.features, progress=True
+    )
+    bad = tuple(BadPicture(b.index, data.relative(data.paths[b.index]), b.reason) for b in failed)
+    left_out = {item.index for item in bad}
+    good = [i for i in range(len(data.paths)) if i not in left_out]
+    if not good:
+        raise FaultError(f"{data.root}: none of {len(data.paths)} pictures could be read: {bad[0].reason}")
+    if bad:
+        log.warning("%s: %d of %d pictures left out", data.root, len(bad), len(data.paths))
+    rows = encoded[good].double().numpy()
+    if not np.isfinite(rows).all():
+        raise FaultError("the model gives features that are not finite; its weights are damaged")
+    return rows, [data.truth[i] for i in good], good, bad
+
+
+def _report(
+    fitted: LinearProbe,
+    test: LabelledImages,
+    rows: NDArray[np.float64],
+    truth: list[str],
+    good: list[int],
+    bad: tuple[BadPicture, ...],
+    config: ProbeConfig,
+) -> EvaluateReport:
+    labels, probabilities, predicted = list(fitted.classes), fitted.probabilities(rows), fitted.predict(rows)
+    groups = None if test.groups is None else [test.groups[i] for i in good]
+    draws: dict[str, Any] = {"seed": config.seed, "groups": groups, "num_resamples": config.num_resamples}
+    metrics, intervals = classification_metrics(truth, predicted, labels, probabilities, **draws)
+    for name, theirs in (
+        ("acc1", "lp_acc1"),
+        ("acc5", "lp_acc5"),
+        ("mean_per_class_recall", "lp_mean_per_class_recall"),
+    ):
+        metrics[theirs] = metrics[name]  # clip_benchmark's names
+    return EvaluateReport(
+        dataset=test.name,
+        task="linear_probe",
+        metrics=metrics,
+        intervals=intervals,
+        baselines=class_baselines(truth, labels),
+        counts={
+            "total": len(test.paths),
+            "scored": len(good),
+            "bad": len(bad),
+            "ignored": len(test.ignored),
+        },
+        bad=bad,
+        provenance={},
+        classnames=fitted.classes,
+        classes=tuple(per_class_metrics(truth, predicted, labels, **draws)),
+        confusion=confusion_matrix(truth, predicted, labels),
+        predictions=_predictions(fitted, test, good, bad, probabilities),
+    )
+
+
+def _predictions(
+    fitted: LinearProbe,
+    test: LabelledImages,
+    good: list[int],
+    bad: tuple[BadPicture, ...],
+    probabilities: NDArray[np.float64],
+) -> Any:
+    """A row per picture, null where it could not be read."""
+    import polars as pl
+
+    table = np.full((len(test.paths), len(fitted.classes)), np.nan)
+    table[good] = probabilities
+    reasons = {item.index: item.reason for item in bad}
+    best = [None if i in reasons else fitted.classes[table[i].argmax()] for i in range(len(table))]
+    columns: dict[str, Any] = {
+        "image": [test.relative(path) for path in test.paths],
+        "truth": list(test.truth),
+        **({} if test.groups is None else {"group": list(test.groups)}),
+        "label": pl.Series(best, dtype=pl.String),
+        "probability": table.max(axis=1),
+        "reason": pl.Series([reasons.get(i) for i in range(len(table))], dtype=pl.String),
+        **{f"prob_{label}": table[:, c] for c, label in enumerate(fitted.classes)},
+    }
+    return pl.DataFrame(columns).with_columns(pl.selectors.float().cast(pl.Float32).fill_nan(None))
+
+
+def _also_in_training(train: LabelledImages, test: LabelledImages) -> int:
+    """Test pictures whose bytes are also a training picture's."""
+    sizes = {path.stat().st_size for path in train.paths if path.is_file()}
+    known = {sha256_file(path) for path in train.paths if path.is_file()}
+    same = [p for p in test.paths if p.is_file() and p.stat().st_size in sizes and sha256_file(p) in known]
+    if same:
+        log.warning(
+            "%d of %d test pictures are also training pictures, the first %s: the figures are too good",
+            len(same),
+            len(test.paths),
+            test.relative(same[0]),
+        )
+    return len(same)
+
+
+def _few_shot(
+    seen: NDArray[np.float64],
+    seen_labels: list[str],
+    rows: NDArray[np.float64],
+    truth: list[str],
+    config: ProbeConfig,
+) -> list[dict[str, Any]]:
+    """Balanced accuracy by shots: mean, and the 2.5th and 97.5th percentile over the draws."""
+    curve = []
+    for shots in config.shots:
+        values = []
+        for chosen in few_shot_draws(seen_labels, shots, config.draws, config.seed):
+            labels = [seen_labels[i] for i in chosen]
+            c = config.c or seen.shape[1] * len(set(labels)) / 100
+            values.append(balanced_accuracy(truth, fit_probe(seen[chosen], labels, c=c).predict(rows)))
+        low, high = np.percentile(values, [2.5, 97.5])
+        curve.append(
+            {
+                "shots": shots,
+                "draws": config.draws,
+                "balanced_accuracy": float(np.mean(values)),
+                "interval": [float(low), float(high)],
+            }
+        )
+    return curve
+
+
+def _provenance(train: LabelledImages, test: LabelledImages, config: ProbeConfig) -> dict[str, Any]:
+    sets = {
+        name: {"path": str(data.root), "split": data.split, "sha256": data.fingerprint()}
+        for name, data in (("train", train), ("test", test))
+    }
+    return {
+        "data": sets,
+        "features": config.features,
+        "normalized": True,
+        "classifier": "logistic regression, L2, classes weighted evenly",
+        "seed": config.seed,
+        "num_resamples": config.num_resamples,
+        "resampled": "pictures" if test.groups is None else f"{len(set(test.groups))} groups",
+    }

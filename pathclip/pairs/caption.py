@@ -223,8 +223,8 @@ def _described(tweet: Tweet, media: Media, config: CaptionConfig) -> Caption | N
 
 
 def _too_short(text: str, min_words: int, min_letters: int) -> str | None:
-    words = [word for word in text.split() if any(c.isalnum() for c in word)]
-    letters = sum(c.isalpha() for c in text)
+    words = [word for word in text.split() if any(map(str.isalnum, word))]
+    letters = sum(map(str.isalpha, text))
     if len(words) < min_words:
         return f"{len(words)} words; at least {min_words}"
     return f"{letters} letters; at least {min_letters}" if letters < min_letters else None

@@ -67,7 +67,7 @@ def is_language_known(lang: str | None) -> bool:
 
 def num_letters(text: str) -> int:
     """Letters of any script."""
-    return sum(character.isalpha() for character in text)
+    return sum(map(str.isalpha, text))
 
 
 def latin_share(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,9 @@ class CollectConfig(Config):
         default=True, description="hash what pictures look like; near duplicates are found by it alone"
     )
     scores: bool = Field(default=True, description="score what pictures are; the picture filter needs them")
+    panels: bool = Field(
+        default=False, description="find the panels of figures; on where image.panels needs them"
+    )
     scorer: str | None = Field(
         default=None, description="checkpoint that says by words how likely a picture is a micrograph"
     )
@@ -175,6 +178,17 @@ class IngestConfig(Config):
     def _a_url_or_nothing(cls, value: str) -> str:
         return value if value in ("", "off") else check_url(value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _panels_where_needed(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        image, collect = data.get("image", {}), data.get("collect", {})
+        asked = image.get("panels", "off") if isinstance(image, Mapping) else image.panels
+        if asked == "off" or not isinstance(collect, Mapping):
+            return data
+        return {**data, "collect": {"panels": True, **collect}}
+
     @model_validator(mode="after")
     def _looked_at_what_is_judged(self) -> IngestConfig:
         if not self.collect.scores and (self.filter.pictures == "reject" or self.filter.model):
@@ -182,8 +196,11 @@ class IngestConfig(Config):
                 'collect.scores is off, so no picture can be judged: set filter.pictures to "keep" and no '
                 "filter.model"
             )
-        if not self.collect.scores and self.image.panels != "off":
-            raise ValueError('collect.scores is off, so no panels were looked for: set image.panels to "off"')
+        if self.image.panels != "off" and not (self.collect.scores and self.collect.panels):
+            raise ValueError(
+                "collect.scores or collect.panels is off, so no panels are looked for: set both on, or "
+                'image.panels to "off"'
+            )
         if self.filter.scorer_min is not None and self.collect.scorer is None:
             raise ValueError("filter.scorer_min needs a checkpoint: set collect.scorer")
         if not self.collect.phash and self.dedup.tie_radius >= 0:

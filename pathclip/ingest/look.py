@@ -129,7 +129,7 @@ def _looks(
     if not (config.phash or config.scores or scorer):
         return {"phash": None, "scores": None, "panels": None}
     small = small_picture(image)
-    panels = _panels(image, config, width or image.width) if config.scores else []
+    panels = _panels(image, config, width or image.width) if config.scores and config.panels else []
     scores: dict[str, Any] = score(small) if config.scores else {}
     if config.scores and (phi := why_phi(image)):
         scores["phi"] = phi

@@ -42,6 +42,8 @@ def why_phi(image: Image.Image) -> str | None:
     for ink, edge in ((dark, high), (low >= WHITE, low), (chroma >= PURE, None)):
         for part in _busy_parts(ink):
             mask = ink[part] if edge is None else ink[part] & _stands_out(edge[part])
+            if not _busy_blocks(mask).any():  # of most tissue, little stands out
+                continue
             if why := (_bars(mask) if edge is high else None) or _letters(mask):
                 return why
     return None
@@ -55,15 +57,7 @@ def _stands_out(edge: NDArray[np.uint8]) -> Mask:
 
 def _busy_parts(ink: Mask) -> Iterator[tuple[slice, slice]]:
     """Where the ink comes and goes often enough for letters: neighbouring blocks and what surrounds them."""
-    height, width = ink.shape
-    rows, columns = height // BLOCK_ROWS, (width - 1) // BLOCK_PX
-    least = int(CHANGES * BLOCK_ROWS)
-    if rows == 0 or columns == 0 or np.count_nonzero(ink) < least / 2:  # each pixel makes two changes at most
-        return
-    used = ink[: rows * BLOCK_ROWS, : columns * BLOCK_PX + 1]
-    changes = (used[:, 1:] ^ used[:, :-1]).view(np.uint8).reshape(rows, BLOCK_ROWS, -1)
-    in_columns = changes.sum(axis=1, dtype=np.uint8)  # bytes, row on row: four times faster than at once
-    busy = in_columns.reshape(rows, columns, BLOCK_PX).sum(axis=2, dtype=np.int32) >= least
+    busy = _busy_blocks(ink)
     if not busy.any():
         return
     from scipy import ndimage  # a sixth of a second, for runs that do not look
@@ -74,6 +68,20 @@ def _busy_parts(ink: Mask) -> Iterator[tuple[slice, slice]]:
             slice(max(0, (down.start - 3) * BLOCK_ROWS), (down.stop + 3) * BLOCK_ROWS),
             slice(max(0, (across.start - 1) * BLOCK_PX), (across.stop + 1) * BLOCK_PX + 1),
         )
+
+
+def _busy_blocks(ink: Mask) -> Mask:
+    """Blocks of ``BLOCK_ROWS`` x ``BLOCK_PX`` in which it does."""
+    height, width = ink.shape
+    rows, columns = height // BLOCK_ROWS, (width - 1) // BLOCK_PX
+    least = int(CHANGES * BLOCK_ROWS)
+    if rows == 0 or columns == 0 or np.count_nonzero(ink) < least / 2:  # each pixel makes two changes at most
+        return np.zeros((1, 1), bool)
+    used = ink[: rows * BLOCK_ROWS, : columns * BLOCK_PX + 1]
+    changes = (used[:, 1:] ^ used[:, :-1]).view(np.uint8).reshape(rows, BLOCK_ROWS, -1)
+    in_columns = changes.sum(axis=1, dtype=np.uint8)  # bytes, row on row: four times faster than at once
+    counts: NDArray[np.int32] = in_columns.reshape(rows, columns, BLOCK_PX).sum(axis=2, dtype=np.int32)
+    return counts >= least
 
 
 def _letters(ink: Mask) -> str | None:

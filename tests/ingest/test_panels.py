@@ -82,7 +82,7 @@ def test_each_panel_becomes_a_sample_of_one_candidate(posts, tmp_path):
 def test_splitting_is_a_matter_of_the_plan_and_the_same_from_anew(posts, tmp_path):
     key = tmp_path / "key"
     key.write_bytes(bytes(range(32)))
-    ingest(config(posts, tmp_path / "a", key_file=key))
+    ingest(config(posts, tmp_path / "a", key_file=key, collect={"panels": True}))
     report = ingest(config(posts, tmp_path / "a", key_file=key, image={"panels": "split"}))
     assert report.state == "rebuilt"
     ingest(config(posts, tmp_path / "b", key_file=key, image={"panels": "split"}, ahead=False))
@@ -192,3 +192,13 @@ def test_a_turned_figure_is_cut_upright(posts, tmp_path):
         (320, 400),
         (320, 400),
     ]
+
+
+def test_panels_are_looked_for_where_they_are_asked_for(posts, tmp_path):
+    assert not IngestConfig(sources=["x"], out=tmp_path).collect.panels
+    assert config(posts, tmp_path, image={"panels": "flag"}).collect.panels
+    with pytest.raises(ValueError, match=r"collect\.panels is off"):
+        config(posts, tmp_path, image={"panels": "flag"}, collect={"panels": False})
+    ingest(config(posts, tmp_path / "out"))
+    with pytest.raises(UserError, match=r"collect\.panels"):
+        ingest(config(posts, tmp_path / "out", image={"panels": "flag"}))

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Requests:
         lifted: (kind, id, reasons that no longer hold).
         events: How often each action was met.
         unread: Lines that are no event, ``file:line: why``.
+        meant: Sample id to the post or picture path that it stands for.
+        implied: Those of them in ``posts`` that were not given themselves.
     """
 
     posts: dict[str, str] = field(default_factory=dict)
@@ -56,11 +58,20 @@ class Requests:
     lifted: list[tuple[str, str, frozenset[str]]] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
+    meant: dict[str, str] = field(default_factory=dict)
+    implied: set[str] = field(default_factory=set)
 
-    @property
-    def asked(self) -> int:
-        """Different ids to take down."""
-        return len(self.posts.keys() | self.versions.keys() | self.authors.keys())
+    def resolve(self, sample_id: str, thing: str) -> None:
+        """Have a sample id stand for the post, or the picture path, that it was made of."""
+        if thing not in self.posts:
+            self.implied.add(thing)
+            self.posts[thing] = self.posts[sample_id]
+        self.meant[sample_id] = thing
+
+    def asked(self, among: Set[str] | None = None) -> set[str]:
+        """The ids that were given to be taken down; with ``among`` those that name one of these things."""
+        given = (self.posts.keys() | self.versions.keys() | self.authors.keys()) - self.implied
+        return {name for name in given if among is None or self.meant.get(name, name) in among}
 
 
 def read_ids(path: str | Path) -> Requests:
@@ -84,7 +95,7 @@ def read_ids(path: str | Path) -> Requests:
             )
         match = POST_URL.match(value)
         (found.authors if kind == "author" else found.posts)[match[1] if match else value] = "request"
-    if not found.asked:
+    if not found.asked():
         raise UserError(f"{path} holds no ids; expected one a line, or a CSV with a column id")
     return found
 

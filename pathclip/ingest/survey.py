@@ -119,7 +119,7 @@ def _resolved(private: Path, requests: Requests) -> Requests:
     if names:
         for row in read_rows(files_of(private, "provenance")):
             if row["role"] == "image" and row["sample_id"] in names:
-                requests.posts.setdefault(row["tweet_id"] or row["media_key"], "request")
+                requests.resolve(row["sample_id"], row["tweet_id"] or row["media_key"])
     return requests
 
 

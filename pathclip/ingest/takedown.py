@@ -183,10 +183,11 @@ def _derived(out: Path, gone: Tombstones, removers: Iterable[Remover]) -> int:
 
 
 def _report(requests: Requests, found: Survey, shards: int, derived: int, dry_run: bool) -> TakedownReport:
+    known = requests.asked(found.found)
     return TakedownReport(
-        requested=requests.asked,
-        known=len(found.found),
-        before=len(found.before - found.found),
+        requested=len(requests.asked()),
+        known=len(known),
+        before=len(requests.asked(found.before) - known),
         posts=len(found.posts),
         samples=len(found.leaving),
         captions=sum(len(numbers) for numbers in found.recaptioned.values()),

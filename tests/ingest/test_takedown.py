@@ -305,6 +305,16 @@ def test_explain_tells_of_a_post_that_was_taken_down(talk):
         explain(config.out, "999")
 
 
+def test_a_sample_id_counts_once_also_beside_its_post(talk):
+    ingest(talk)
+    name = kept(talk.out)["21", "3_21a"]["sample_id"]
+    done = takedown(talk.out, Requests(posts={name: "request"}), key_file=talk.key_file, dry_run=True)
+    assert (done.requested, done.known, done.samples) == (1, 1, 1)
+    asked = Requests(posts={name: "request", "21": "request", "99": "request"})
+    done = takedown(talk.out, asked, key_file=talk.key_file)
+    assert (done.requested, done.known, done.samples) == (3, 2, 1)
+
+
 def test_pictures_of_a_table_and_sample_ids_can_be_named(dump, tmp_path):
     dump.picture("p.jpg", 1)
     dump.picture("q.jpg", 2)

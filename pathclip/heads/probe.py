@@ -100,6 +100,7 @@ def fit_probe(
 
     Source: the rule for few samples is that of CONCH's evaluation, Lu et al. 2024 (Nature Medicine).
     """
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
     rows, truth = np.asarray(features, np.float64), np.asarray(labels, dtype=str)
@@ -110,7 +111,8 @@ def fit_probe(
     mean = rows.mean(axis=0)
     scale = float((rows - mean).std()) or 1.0
     scaled = (rows - mean) / scale  # the same optimum, in a tenth of the steps
-    with threadpool_limits(1 if rows.size < ONE_THREAD else None):
+    with threadpool_limits(1 if rows.size < ONE_THREAD else None), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # after so many steps it is close enough
         if c is None:
             c = _chosen_c(scaled, truth, scale, seed)
         fitted = _regression(c * scale**2).fit(scaled, truth)
@@ -137,10 +139,8 @@ def _chosen_c(scaled: NDArray[np.float64], truth: NDArray[Any], scale: float, se
 
 
 def _regression(c: float, iterations: int = ITERATIONS, tolerance: float = 1e-6) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    warnings.filterwarnings("ignore", category=ConvergenceWarning)
     return LogisticRegression(C=c, class_weight="balanced", max_iter=iterations, tol=tolerance)
 
 

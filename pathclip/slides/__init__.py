@@ -15,8 +15,10 @@ from pathclip.slides.prediction import SlidePrediction
 from pathclip.slides.slide import Level, Slide, UnreadableRegion, open_slide
 from pathclip.slides.tiling import TilePlan, plan_tiles
 from pathclip.slides.tissue import Tissue, find_tissue, tissue_mask
+from pathclip.slides.view import DeepZoom, Viewer
 
 __all__ = [
+    "DeepZoom",
     "Level",
     "Mpp",
     "Slide",
@@ -30,6 +32,7 @@ __all__ = [
     "TilePlan",
     "Tissue",
     "UnreadableRegion",
+    "Viewer",
     "classify_slide",
     "embed",
     "find_tissue",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pathclip.slides.slide import Slide, UnreadableRegion
 
-__all__ = ["Overview", "best_level", "overview", "thumbnail"]
+__all__ = ["Overview", "best_level", "block", "overview", "thumbnail"]
 
 BLOCK_PX = 2048
 SMALLEST_BLOCK_PX = 128
@@ -65,7 +65,7 @@ def _render(slide: Slide, downsample: float) -> Overview:
         x, y, side = blocks.pop()
         right, lower = min(x + side, width), min(y + side, height)
         try:
-            rgb[y:lower, x:right] = _block(slide, level, (x, y, right, lower), step, (x0, y0))
+            rgb[y:lower, x:right] = block(slide, level, (x, y, right, lower), step, (x0, y0))
         except UnreadableRegion:
             if side * max(step) / slide.levels[level].downsample <= SMALLEST_BLOCK_PX or side == 1:
                 unreadable[y:lower, x:right] = True
@@ -76,14 +76,25 @@ def _render(slide: Slide, downsample: float) -> Overview:
     return Overview(rgb, unreadable, (x0, y0), step)
 
 
-def _block(
+def block(
     slide: Slide,
     level: int,
     box: tuple[int, int, int, int],
     step: tuple[float, float],
     origin: tuple[int, int],
 ) -> np.ndarray:
-    """One block of the overview, shrunk from the level by the exact area under each of its pixels."""
+    """One block of a slide shrunk from a level by the exact area under each of its pixels.
+
+    Args:
+        slide: The slide.
+        level: Index of the level to read.
+        box: Left, upper, right, lower in pixels of the result's grid.
+        step: Level-0 pixels per pixel of that grid, in x and y.
+        origin: (x, y) of the grid's corner in level-0 pixels.
+
+    Raises:
+        UnreadableRegion: If it cannot be decoded.
+    """
     down = slide.levels[level].downsample
     left, upper, right, lower = (edge * step[i % 2] / down for i, edge in enumerate(box))
     x, y = math.floor(left), math.floor(upper)

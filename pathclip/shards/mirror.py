@@ -130,7 +130,10 @@ def _parsed(data: bytes, url: str) -> dict[str, Any]:
 
 def _shards(index: dict[str, Any], url: str) -> dict[str, str]:
     """Path to checksum of every shard."""
-    found = {s["path"]: s["sha256"] for split in index["splits"].values() for s in split["shards"]}
+    try:
+        found = {s["path"]: s["sha256"] for split in index["splits"].values() for s in split["shards"]}
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(f"{url}/{INDEX} is no index of schema pathclip.index/1") from None
     for path in found:
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts or pure.suffix != ".tar":

@@ -138,9 +138,10 @@ def test_mistakes_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None
         Dataset.open(store.url)
     with pytest.raises(UserError, match="fsspec knows no s4"):
         Dataset.open("s4://bucket/ds")
-    store.write("index.json", b"[]")
-    with pytest.raises(UserError, match=r"is no index of schema pathclip\.index/1"):
-        Dataset.open(store.url)
+    for broken in (b"[]", b"{", b'{"schema": "pathclip.index/1", "splits": {"train": {}}}'):
+        store.write("index.json", broken)
+        with pytest.raises(UserError, match=r"is no index of schema pathclip\.index/1"):
+            Dataset.open(store.url)
     put(store, data)
     full = SimpleNamespace(disk_usage=lambda _: SimpleNamespace(free=10))
     monkeypatch.setattr("pathclip.shards.mirror.shutil", full)

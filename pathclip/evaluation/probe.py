@@ -205,9 +205,10 @@ def _predictions(
 
 def _also_in_training(train: LabelledImages, test: LabelledImages) -> int:
     """Test pictures whose bytes are also a training picture's."""
-    sizes = {path.stat().st_size for path in train.paths if path.is_file()}
-    known = {sha256_file(path) for path in train.paths if path.is_file()}
-    same = [p for p in test.paths if p.is_file() and p.stat().st_size in sizes and sha256_file(p) in known]
+    sizes = {path: path.stat().st_size for path in (*train.paths, *test.paths) if path.is_file()}
+    shared = {sizes[p] for p in train.paths if p in sizes} & {sizes[p] for p in test.paths if p in sizes}
+    known = {sha256_file(path) for path in train.paths if sizes.get(path) in shared}
+    same = [path for path in test.paths if sizes.get(path) in shared and sha256_file(path) in known]
     if same:
         log.warning(
             "%d of %d test pictures are also training pictures, the first %s: the figures are too good",

@@ -78,7 +78,7 @@ def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
         )
     index = dataset.root / "index.json"
     return CaptionedImages(
-        name=f"{Path(os.path.abspath(dataset.root)).name}/{split}",
+        name=f"{Path(dataset.url or os.path.abspath(dataset.root)).name}/{split}",
         root=dataset.root,
         split=split,
         keys=tuple(keys[i] for i in kept),

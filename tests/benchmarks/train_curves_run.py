@@ -7,8 +7,6 @@ accuracy of the weights that either left in ``out``.
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +111,4 @@ def _judge(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    shown, sys.stdout = sys.stdout, sys.stderr
-    answer = main(asked)
-    shown.write(json.dumps(answer) + "\n")
-    shown.flush()
-    os._exit(0)  # the peer's workers have nothing more to say
+    train_sides.speak(main)

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -189,10 +190,14 @@ def _peer_step(spec: dict[str, Any]) -> dict[str, float]:
     return {"samples_per_s": sum(samples[1:]) / sum(seconds[1:]), "samples": sum(samples[1:])}
 
 
-if __name__ == "__main__":
+def speak(run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer the spec on the command line with one line of JSON; all else goes to standard error."""
     asked = json.loads(sys.argv[1])
     shown, sys.stdout = sys.stdout, sys.stderr
-    answer = main(asked)
-    shown.write(json.dumps(answer) + "\n")
+    shown.write(json.dumps(run(asked)) + "\n")
     shown.flush()
     os._exit(0)  # the peer's workers have nothing more to say
+
+
+if __name__ == "__main__":
+    speak(main)

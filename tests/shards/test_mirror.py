@@ -15,6 +15,8 @@ from train_cases import TINY_MODEL
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.remote import Place
+from pathclip.evaluation import read_shards
+from pathclip.heads.index.sources import open_source
 from pathclip.shards import Dataset
 from pathclip.shards.mirror import cache_folder
 from pathclip.training import TrainConfig, read_metrics, train
@@ -147,6 +149,15 @@ def test_mistakes_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("pathclip.shards.mirror.shutil", full)
     with pytest.raises(UserError, match="set PATHCLIP_CACHE to a larger disk"):
         Dataset.open(store.url).readers("train")
+
+
+def test_the_index_and_retrieval_read_a_url_too(data: Path) -> None:
+    store = Store("memory://readers/ds")
+    put(store, data)
+    assert len(open_source(store.url).rows) == len(open_source(data).rows) == 48
+    there, here = read_shards(Path(store.url), "val"), read_shards(data, "val")
+    assert [bytes(p) for p in there.pictures] == [bytes(p) for p in here.pictures]
+    assert there.name == "ds/val"
 
 
 def test_a_file_url_is_read_in_place(data: Path, cache: Path) -> None:

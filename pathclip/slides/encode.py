@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from pathclip.core.errors import FaultError
+from pathclip.slides.mosaic import BrokenTile
 from pathclip.slides.slide import Slide, UnreadableRegion
 from pathclip.slides.tiling import TilePlan
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Features", "encode_tiles", "read_tile", "read_tiles"]
 
 BATCHES_AHEAD = 3
+Box = tuple[float, float, float, float]  # left, upper, right, lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Features:
 def read_tile(slide: Slide, plan: TilePlan, index: int, side_px: int) -> np.ndarray:
     """One tile of the plan, shrunk by area and never by plain interpolation.
 
+    Where the file's own tiles can be decoded at a smaller size that is as fine as ``side_px``, they are.
+
     Returns:
         (side_px, side_px, 3) uint8.
 
@@ -50,12 +56,39 @@ def read_tile(slide: Slide, plan: TilePlan, index: int, side_px: int) -> np.ndar
         UnreadableRegion: If it cannot be decoded.
     """
     x, y = plan.xy[index].tolist()
-    pixels = slide.read(x, y, plan.level, plan.read_px, plan.read_px)
-    if plan.read_px == side_px:
+    found = _decoded(slide, plan, x, y, plan.read_px / side_px)
+    if found is None:
+        found = slide.read(x, y, plan.level, plan.read_px, plan.read_px), (0.0, 0.0, *(2 * [plan.read_px]))
+    return _resized(*found, side_px)
+
+
+def _decoded(slide: Slide, plan: TilePlan, x: int, y: int, at_most: float) -> tuple[np.ndarray, Box] | None:
+    """Pixels around a tile from the file's own, decoded at a fraction of their size; its place in them."""
+    if slide.mosaic is None or not (shrink := slide.mosaic.shrink(plan.level, at_most)):
+        return None  # the file cannot be read this way
+    down = slide.levels[plan.level].downsample * shrink
+    side = plan.read_px / shrink
+    left, upper = math.floor(x / down), math.floor(y / down)
+    box = x / down - left, y / down - upper, x / down - left + side, y / down - upper + side
+    around = left, upper, left + math.ceil(box[2] - 1e-6), upper + math.ceil(box[3] - 1e-6)
+    try:
+        return slide.mosaic.read(plan.level, shrink, around), box
+    except BrokenTile:
+        return None  # the slower reader has the last word
+
+
+def _resized(pixels: np.ndarray, box: Box, side_px: int) -> np.ndarray:
+    """Antialiased bicubic; on whole pixels torch's, which agrees with Pillow's in a fifth of its time."""
+    height, width = pixels.shape[:2]
+    if max(abs(box[0]), abs(box[1]), abs(box[2] - width), abs(box[3] - height)) > 1e-3:
+        box = box[0], box[1], min(box[2], width), min(box[3], height)
+        picture = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC, box=box)
+        return np.asarray(picture)
+    if height == width == side_px:
         return pixels
-    # reducing_gap: whole-number box averages first, then antialiased bicubic
-    picture = Image.fromarray(pixels).resize((side_px, side_px), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.asarray(picture)
+    channels_last = torch.from_numpy(np.require(pixels, requirements="CW"))[None].permute(0, 3, 1, 2)
+    resized = F.interpolate(channels_last, (side_px, side_px), mode="bicubic", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def read_tiles(

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from pathclip.core.errors import FaultError, UserError
+from pathclip.slides.mosaic import Mosaic
 
 __all__ = ["Level", "Slide", "UnreadableRegion", "check_file", "open_slide"]
 
@@ -40,6 +41,7 @@ class Slide(Protocol):
     bounds: tuple[int, int, int, int]  # x, y, width, height of the scanned area in level-0 pixels
     properties: Mapping[str, str]
     associated: tuple[str, ...]  # names of label, macro and thumbnail pictures
+    mosaic: Mosaic | None  # the file's own tiles, where they can be decoded at a smaller size
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
         """Read a region.

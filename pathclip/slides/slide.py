@@ -87,15 +87,18 @@ def check_file(path: Path) -> None:
 
 
 def open_slide(path: str | Path) -> Slide:
-    """Open a whole-slide image, or a plain picture as a slide of one level.
+    """Open a whole-slide image, a DeepZoom folder by its .dzi, or a plain picture as a slide of one level.
 
     Raises:
         UserError: If the path is missing or a folder.
         FaultError: If the file cannot be read as a slide or a picture.
     """
+    from pathclip.slides.dzi_slide import DziSlide
     from pathclip.slides.openslide_slide import OpenSlideSlide, is_openslide
     from pathclip.slides.picture_slide import PictureSlide
 
     path = Path(path)
     check_file(path)
+    if path.suffix.lower() == ".dzi":
+        return DziSlide(path)
     return OpenSlideSlide(path) if is_openslide(path) else PictureSlide(path)

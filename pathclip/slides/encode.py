@@ -18,7 +18,7 @@ from PIL import Image
 from pathclip.core.errors import FaultError
 from pathclip.slides.mosaic import BrokenTile
 from pathclip.slides.slide import Slide, UnreadableRegion
-from pathclip.slides.tiling import TilePlan
+from pathclip.slides.tiling import LEVEL_SLACK, TilePlan
 
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Features", "encode_tiles", "read_tile", "read_tiles"]
 
 BATCHES_AHEAD = 3
+# What the inverse transform leaves out differs at the finest detail from what a filter does. Small encoders
+# see that: cosines down to 0.98 for 80 px, but 0.999 where a filter still has to shrink threefold.
+SMALL_PX, SMALL_MARGIN = 128, 3.0
 Box = tuple[float, float, float, float]  # left, upper, right, lower
 
 
@@ -47,7 +50,7 @@ class Features:
 def read_tile(slide: Slide, plan: TilePlan, index: int, side_px: int) -> np.ndarray:
     """One tile of the plan, shrunk by area and never by plain interpolation.
 
-    Where the file's own tiles can be decoded at a smaller size that is as fine as ``side_px``, they are.
+    Where the file's own tiles can be decoded at the plan's scale, as a 40x scan for 20x, they are.
 
     Returns:
         (side_px, side_px, 3) uint8.
@@ -56,14 +59,17 @@ def read_tile(slide: Slide, plan: TilePlan, index: int, side_px: int) -> np.ndar
         UnreadableRegion: If it cannot be decoded.
     """
     x, y = plan.xy[index].tolist()
-    found = _decoded(slide, plan, x, y, plan.read_px / side_px)
+    found = _decoded(slide, plan, x, y, side_px)
     if found is None:
         found = slide.read(x, y, plan.level, plan.read_px, plan.read_px), (0.0, 0.0, *(2 * [plan.read_px]))
     return _resized(*found, side_px)
 
 
-def _decoded(slide: Slide, plan: TilePlan, x: int, y: int, at_most: float) -> tuple[np.ndarray, Box] | None:
+def _decoded(slide: Slide, plan: TilePlan, x: int, y: int, side_px: int) -> tuple[np.ndarray, Box] | None:
     """Pixels around a tile from the file's own, decoded at a fraction of their size; its place in them."""
+    at_most = plan.scale * LEVEL_SLACK
+    if side_px < SMALL_PX:
+        at_most = min(at_most, plan.read_px / side_px / SMALL_MARGIN)
     if slide.mosaic is None or not (shrink := slide.mosaic.shrink(plan.level, at_most)):
         return None  # the file cannot be read this way
     down = slide.levels[plan.level].downsample * shrink

@@ -20,6 +20,7 @@ from pathclip.slides.overview import thumbnail
 from pathclip.slides.pool import agreement, pool_top_k, probabilities, score_tiles
 from pathclip.slides.prediction import SlidePrediction
 from pathclip.slides.slide import Slide, UnreadableRegion, open_slide
+from pathclip.slides.spool import FeatureSpool
 from pathclip.slides.tiling import TilePlan, plan_tiles
 from pathclip.slides.tissue import find_tissue
 
@@ -167,8 +168,18 @@ def embed_open(
     *,
     row_mpp: float | None = None,
     model_sha: str | None = None,
+    spool: FeatureSpool | None = None,
 ) -> SlideFeatures:
-    """`embed` for a slide that is open already; ``model_sha`` spares hashing a model once per slide."""
+    """`embed` for a slide that is open already.
+
+    Args:
+        model: As for `embed`.
+        slide: An open slide.
+        config: As for `embed`.
+        row_mpp: As for `embed`.
+        model_sha: From `model_sha256`: spares hashing a model once per slide.
+        spool: Takes the features as they come.
+    """
     sha = model_sha or model_sha256(model)
     key = features_key(slide.path, f"{sha} {model.precision}", config, row_mpp)
     mpp = resolve_mpp(slide, given=config.slide_mpp, row=row_mpp)
@@ -192,6 +203,7 @@ def embed_open(
         batch_size=config.batch_size,
         threads=config.threads,
         max_unreadable=config.max_unreadable,
+        spool=spool,
     )
     return SlideFeatures(
         path=slide.path,

@@ -18,6 +18,7 @@ from PIL import Image
 from pathclip.core.errors import FaultError
 from pathclip.slides.mosaic import BrokenTile
 from pathclip.slides.slide import Slide, UnreadableRegion
+from pathclip.slides.spool import FeatureSpool
 from pathclip.slides.tiling import LEVEL_SLACK, TilePlan
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Features", "encode_tiles", "read_tile", "read_tiles"]
 
 BATCHES_AHEAD = 3
+BATCHES_PER_COPY = 16  # a copy from the device waits for it, so not one per batch
 # What the inverse transform leaves out differs at the finest detail from what a filter does. Small encoders
 # see that: cosines down to 0.98 for 80 px, but 0.999 where a filter still has to shrink threefold.
 SMALL_PX, SMALL_MARGIN = 128, 3.0
@@ -37,12 +39,13 @@ class Features:
     """What the encoder saw.
 
     Attributes:
-        values: (N, D) float16, unit length; as stored, so that cached features score exactly the same.
+        values: (N, D) float16, unit length; as stored, so that cached features score exactly the same. In the
+            spool, where one was given.
         readable: (M,) bool over the plan's M tiles; N of them are true.
         first_error: What the first unreadable tile said, or None.
     """
 
-    values: np.ndarray
+    values: np.ndarray | FeatureSpool
     readable: np.ndarray
     first_error: str | None
 
@@ -132,6 +135,7 @@ def encode_tiles(
     batch_size: int = 64,
     threads: int = 4,
     max_unreadable: float = 0.05,
+    spool: FeatureSpool | None = None,
 ) -> Features:
     """Encode the tiles of a plan; those that cannot be read are left out and counted.
 
@@ -142,6 +146,7 @@ def encode_tiles(
         batch_size: Tiles per forward pass.
         threads: Reading threads, which share the slide's handle.
         max_unreadable: Largest share of unreadable tiles.
+        spool: Empty; takes the features as they come, where memory should not grow with the slide.
 
     Raises:
         FaultError: If more tiles than that are unreadable.
@@ -151,6 +156,14 @@ def encode_tiles(
     allowed = max_unreadable * count
     first_error: str | None = None
     blocks: list[torch.Tensor] = []
+    kept: list[np.ndarray] = []
+
+    def keep(blocks: list[torch.Tensor]) -> None:
+        if blocks:
+            rows = torch.cat(blocks).cpu().numpy()
+            kept.append(rows) if spool is None else spool.add(rows)
+            blocks.clear()
+
     tiles = enumerate(
         read_tiles(slide, plan, model.image_size, threads=threads, ahead=BATCHES_AHEAD * batch_size)
     )
@@ -168,9 +181,12 @@ def encode_tiles(
             good = [tile for _, tile in batch if not isinstance(tile, UnreadableRegion)]
             if good:
                 blocks.append(_forward(model, good))
-    # one copy from the device for the whole slide, not one per batch
-    dim = blocks[0].shape[1] if blocks else model.embed_dim
-    values = torch.cat(blocks).cpu().numpy() if blocks else np.zeros((0, dim), np.float16)
+            if len(blocks) >= BATCHES_PER_COPY:
+                keep(blocks)
+        keep(blocks)
+    values = (
+        spool if spool is not None else np.concatenate([np.zeros((0, model.embed_dim), np.float16), *kept])
+    )
     return Features(values, readable, first_error)
 
 

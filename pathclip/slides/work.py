@@ -23,6 +23,7 @@ from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
 from pathclip.slides.identity import features_key
 from pathclip.slides.inputs import SlideInput
 from pathclip.slides.slide import check_file, open_slide
+from pathclip.slides.spool import FeatureSpool
 
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
@@ -129,7 +130,10 @@ def _classify(task: SlideTask, job: SlideJob, folder: OutputFolder, found: _Foun
         folder.record_path(task.name).unlink(missing_ok=True)  # from here on the old files are being replaced
         if features is None:
             assert slide is not None
-            features = embed_open(model, slide, config, row_mpp=task.slide.mpp, model_sha=job.model_sha)
+            spool = FeatureSpool(model.embed_dim, folder.path)
+            features = embed_open(
+                model, slide, config, row_mpp=task.slide.mpp, model_sha=job.model_sha, spool=spool
+            )
             features.save(folder.path, task.name)
         found.features = features
         if task.features is None or task.known is not None:

@@ -179,7 +179,7 @@ def _memory(options: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
         xy = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) * TILE_PX
         np.save(work / "xy.npy", xy.astype(np.int32))
         spec = {"what": "mock", "slide": str(slide), "xy": str(work / "xy.npy"), "read_px": TILE_PX}
-        rows += _rows("mock", slide, _measured(spec, ("pathclip",), options, work), options, None)
+        rows += _rows("mock", slide, _measured(spec, ("job",), options, work), options, None)
     return rows
 
 

@@ -52,6 +52,11 @@ class SlideRecord:
         patient: From the slide table.
         truth: Known label, from the slide table.
         scores: K to class to score.
+        means: Class to mean cosine over all tiles.
+        class_tiles: Class to number of tiles of which it is the most probable.
+        tile_mm2: Area of a tile; None where the scale is unknown.
+        best: For slides of a patient, each class's best cosines: base64 of (n, C) float32.
+        draws: Way of pooling to the column of the best class under each draw of prompts.
         files: Names of the files written.
     """
 
@@ -74,6 +79,11 @@ class SlideRecord:
     patient: str | None = None
     truth: str | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    means: dict[str, float] = field(default_factory=dict)
+    class_tiles: dict[str, int] = field(default_factory=dict)
+    tile_mm2: float | None = None
+    best: str | None = None
+    draws: dict[str, list[int]] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
     def status(self) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def page_data(prediction: SlidePrediction, name: str) -> dict[str, Any]:
         "name": name,
         "label": prediction.label,
         "label_k": prediction.label_k,
+        "pooling": prediction.pooling,
         "agreement": prediction.agreement,
         "size": list(slide.size),
         "mpp": slide.mpp.value if slide.mpp else None,
@@ -61,12 +62,15 @@ def page_data(prediction: SlidePrediction, name: str) -> dict[str, Any]:
             for cls, colour in zip(prediction.classes, class_colours(len(prediction.classes)), strict=True)
         ],
         "scores": {str(k): row for k, row in prediction.scores.items()},
+        "means": prediction.means,
+        "fractions": prediction.fractions,
         "tiles": {
             "count": len(prediction.xy),
             "unreadable": slide.unreadable,
             "tile_px": slide.plan.tile_px,
             "mpp": slide.plan.mpp if math.isfinite(slide.plan.mpp) else None,
             "side_level0": slide.plan.stride,
+            "mm2": prediction.tile_mm2,
             "xy": _base64(prediction.xy, "<i4"),
             "probability": _base64(np.rint(prediction.tile_probabilities * 65535), "<u2"),
             "cosine": _base64(np.rint(np.clip(prediction.tile_scores, -1, 1) * 32767), "<i2"),

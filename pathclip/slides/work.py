@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import functools
 import hashlib
@@ -17,6 +18,7 @@ from pathclip.core.errors import FaultError, PathclipError, UserError
 from pathclip.core.files import claim
 from pathclip.slides.classify import embed_open, score
 from pathclip.slides.config import SlideConfig
+from pathclip.slides.draws import draw_winners
 from pathclip.slides.export import save_prediction
 from pathclip.slides.features import SlideFeatures, read_features
 from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
@@ -27,6 +29,7 @@ from pathclip.slides.slide import check_file, open_slide
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
     from pathclip.heads import Prompts
+    from pathclip.slides.prediction import SlidePrediction
 
 __all__ = ["SlideJob", "SlideTask", "load_model", "model_of", "work_on"]
 
@@ -62,6 +65,7 @@ class SlideJob:
         overwrite: Do finished slides again.
         prompts: The classes; None only encodes.
         classifier: (D, C), made once for all slides.
+        draw_classifiers: (P, D, C) of the draws of prompts, where they are asked for.
         torch_threads: Threads for a worker's forward pass.
     """
 
@@ -74,6 +78,7 @@ class SlideJob:
     overwrite: bool
     prompts: Prompts | None = None
     classifier: np.ndarray | None = None
+    draw_classifiers: np.ndarray | None = None
     torch_threads: int | None = None
 
 
@@ -140,15 +145,30 @@ def _classify(task: SlideTask, job: SlideJob, folder: OutputFolder, found: _Foun
             )
             written = save_prediction(prediction, folder.path, task.name, features=False)
             found.files += [path.name for path in written]
-            found.outcome = {
-                "label": prediction.label,
-                "agreement": prediction.agreement,
-                "scores": {str(k): row for k, row in prediction.scores.items()},
-            }
+            found.outcome = _outcome(task, job, prediction)
         return how
     finally:
         if slide is not None:
             slide.close()
+
+
+def _outcome(task: SlideTask, job: SlideJob, prediction: SlidePrediction) -> dict[str, Any]:
+    """What the record keeps of the answer."""
+    out: dict[str, Any] = {
+        "label": prediction.label,
+        "agreement": prediction.agreement,
+        "scores": {str(k): row for k, row in prediction.scores.items()},
+        "means": prediction.means,
+        "tile_mm2": prediction.tile_mm2,
+    }
+    if (summary := prediction.summary) is not None:
+        out["class_tiles"] = dict(zip(prediction.classes, summary.counts.tolist(), strict=True))
+        if (task.known or task.slide).patient is not None:
+            out["best"] = base64.b64encode(summary.best.astype("<f4").tobytes()).decode()
+    if job.draw_classifiers is not None:
+        background = job.config.background_columns(prediction.classes)
+        out["draws"] = draw_winners(prediction.slide, job.draw_classifiers, job.config, background)
+    return out
 
 
 def _cached(task: SlideTask, job: SlideJob, path: Path) -> SlideFeatures | None:

@@ -109,15 +109,22 @@ class SlidePrediction:
 
         return tiles_geojson(self)
 
+    def to_regions(self) -> dict[str, Any]:
+        """Neighbouring tiles of one class merged to polygons: a FeatureCollection of QuPath annotations."""
+        from pathclip.slides.regions import regions_geojson
+
+        return regions_geojson(self)
+
     def save(self, out: str | Path, name: str | None = None) -> list[Path]:
-        """Write the slide's five files into a folder.
+        """Write the slide's six files into a folder.
 
         Args:
             out: The folder; made where it is missing.
             name: Stem of the files; by default the slide's.
 
         Returns:
-            ``NAME.h5``, ``NAME.scores.parquet``, ``NAME.geojson``, ``NAME.heatmap.png`` and ``NAME.html``.
+            ``NAME.h5``, ``NAME.scores.parquet``, ``NAME.geojson``, ``NAME.regions.geojson``,
+            ``NAME.heatmap.png`` and ``NAME.html``.
         """
         from pathclip.slides.export import save_prediction
 

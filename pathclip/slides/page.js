@@ -29,6 +29,7 @@ function facts() {
     [data.tissue_mm2.toFixed(2) + " mm²", " tissue"],
   ];
   if (data.agreement !== null) parts.unshift([Math.round(100 * data.agreement) + "%", " of the K agree"]);
+  if (data.provenance.smooth > 1) parts.push([String(data.provenance.smooth), " nearest tiles averaged"]);
   if (data.tiles.unreadable) parts.push([String(data.tiles.unreadable), " tiles unreadable, left out"]);
   parts.forEach(([bold, rest], i) => {
     if (i) $("facts").append(" · ");

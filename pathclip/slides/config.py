@@ -11,13 +11,39 @@ from pydantic import Field, field_validator, model_validator
 from pathclip.core.config import Config
 from pathclip.core.errors import UserError
 
-__all__ = ["MAX_MPP", "MIN_MPP", "SlideConfig"]
+__all__ = ["MAX_MPP", "MIN_MPP", "SegmentConfig", "SlideConfig"]
 
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Scales (µm/px) outside of which a number is taken for an error: 72 dpi would be 353 µm/px."""
 
 PREFERRED_K = 10
 """Decides the label: a few tiles outvote one odd tile, and a small biopsy still has as many."""
+
+
+class SegmentConfig(Config):
+    """Which tiles make a segment, and what it is judged by."""
+
+    label: str | None = Field(None, description="class that is segmented; without one nothing is")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="probability from which a tile belongs; by default where the class is the most probable",
+    )
+    annotations: Path | None = Field(
+        None,
+        description="drawings to judge by: GeoJSON in level-0 pixels as QuPath writes it, PNG over the whole "
+        "slide, or a folder of them named as the slides",
+    )
+    annotation_class: str | None = Field(
+        None, description="class of the GeoJSON objects that count; by default all polygons"
+    )
+
+    @model_validator(mode="after")
+    def _label_first(self) -> SegmentConfig:
+        if self.label is None and (self.threshold is not None or self.annotations is not None):
+            raise ValueError("segment.label must name the class that is segmented")
+        return self
 
 
 class SlideConfig(Config):
@@ -57,6 +83,7 @@ class SlideConfig(Config):
         le=1000,
         description="draws of prompts that are scored besides, to see the spread; MI-Zero has 50",
     )
+    segment: SegmentConfig = SegmentConfig()
     allow_upsample: bool = Field(False, description="cut tiles finer than 1.2x the slide's own scale")
     tissue: bool = Field(True, description="false: tile the whole slide, background too")
     mask: Path | None = Field(
@@ -105,10 +132,14 @@ class SlideConfig(Config):
         """Where among the classes those lie that cannot be the label.
 
         Raises:
-            UserError: If one is no class, or none is left.
+            UserError: If one is no class, or none is left; or if the class to segment is none.
         """
         if strange := [name for name in self.background if name not in labels]:
             raise UserError(f"background = {strange[0]!r} is no class; the classes are: {', '.join(labels)}")
+        if self.segment.label is not None and self.segment.label not in labels:
+            raise UserError(
+                f"segment.label = {self.segment.label!r} is no class; the classes are: {', '.join(labels)}"
+            )
         if set(self.background) >= set(labels):
             raise UserError("background names every class; at least one must be left to be a label")
         return tuple(labels.index(name) for name in self.background)

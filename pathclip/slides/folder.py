@@ -56,6 +56,7 @@ class SlideRecord:
         class_tiles: Class to number of tiles of which it is the most probable.
         tile_mm2: Area of a tile; None where the scale is unknown.
         best: For slides of a patient, each class's best cosines: base64 of (n, C) float32.
+        segment: Class, threshold and area of the segment, and how it fits the drawing; None if not asked for.
         draws: Way of pooling to the column of the best class under each draw of prompts.
         files: Names of the files written.
     """
@@ -84,6 +85,7 @@ class SlideRecord:
     tile_mm2: float | None = None
     best: str | None = None
     draws: dict[str, list[int]] = field(default_factory=dict)
+    segment: dict[str, Any] | None = None
     files: tuple[str, ...] = ()
 
     def status(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pathclip.slides.identity import FEATURE_SETTINGS, model_sha256
 from pathclip.slides.inputs import SlideInput, read_inputs
 from pathclip.slides.patients import pool_patients
 from pathclip.slides.result import write_run_result
-from pathclip.slides.tables import write_fractions, write_patients
+from pathclip.slides.tables import write_fractions, write_patients, write_segments
 from pathclip.slides.work import SlideJob, SlideTask, load_model, work_on
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def run_slides(
         patients = pool_patients(shown, config, prompts.labels)
         write_fractions(folder.path, shown, prompts.labels)
         write_patients(folder.path, patients, config, prompts.labels)
+        write_segments(folder.path, shown, config)
         write_run_result(folder.path, shown, patients, config, prompts, encoder, job.model_sha)
     return run
 

@@ -17,6 +17,8 @@ from pathclip.slides.tissue import Tissue
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from pathclip.slides.segment import Segment
+
 __all__ = ["SlidePrediction"]
 
 
@@ -114,6 +116,17 @@ class SlidePrediction:
         from pathclip.slides.regions import regions_geojson
 
         return regions_geojson(self)
+
+    def segment(self, label: str, threshold: float | None = None) -> Segment:
+        """The tiles of one class as a mask; by default those whose most probable class it is.
+
+        Args:
+            label: The class.
+            threshold: Probability from which a tile belongs instead.
+        """
+        from pathclip.slides.segment import segment_slide
+
+        return segment_slide(self, label, threshold)
 
     def save(self, out: str | Path, name: str | None = None) -> list[Path]:
         """Write the slide's six files into a folder.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathclip._version import __version__
 from pathclip.slides.draws import draw_metrics
+from pathclip.slides.tables import SEGMENT_FIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +62,8 @@ def write_run_result(
         numbers, spread = _quality(seen, labels)
         counts = {"patients": len(patients), "slides": sum(p.slides for p in patients)}
         details["patients"] = {"level": "patient", "metrics": {**counts, **numbers}, "intervals": spread}
+    if config.segment.label is not None:
+        details["segment"] = _segments(records, config)
     if config.draws:
         details["draws"] = _draws(judged, config, labels)
     states = {s: sum(r.state == s for r in records) for s in ("done", "failed", "empty")}
@@ -95,6 +98,23 @@ def write_run_result(
         classnames=list(labels),
         details=details,
     )
+
+
+def _segments(records: Sequence[SlideRecord], config: SlideConfig) -> dict[str, Any]:
+    """Mean fit over the slides with a drawing; intervals resample patients where these are known."""
+    from pathclip.heads.metrics import mean_interval
+
+    asked = config.segment
+    told: dict[str, Any] = {"level": "slide", "class": asked.label, "threshold": asked.threshold}
+    drawn = [r for r in records if r.segment is not None and "dice" in r.segment]
+    told |= {"judged": len(drawn), "metrics": {}, "intervals": {}}
+    for key in SEGMENT_FIT:
+        known = [r for r in drawn if r.segment is not None and r.segment[key] is not None]
+        values = [float((r.segment or {})[key]) for r in known]
+        if values:
+            told["metrics"][key] = sum(values) / len(values)
+            told["intervals"][key] = mean_interval(values, _groups(known))
+    return told
 
 
 def _judged(items: Sequence[Any], labels: Sequence[str], level: str) -> list[Any]:

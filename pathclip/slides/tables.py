@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathclip.slides.folder import SlideRecord
     from pathclip.slides.patients import Patient
 
-__all__ = ["write_fractions", "write_patients"]
+__all__ = ["SEGMENT_FIT", "write_fractions", "write_patients", "write_segments"]
+
+SEGMENT_FIT = ("dice", "iou", "sensitivity", "precision", "oracle_dice")
 
 
 def write_fractions(out: Path, records: Iterable[SlideRecord], labels: Sequence[str]) -> Path:
@@ -80,6 +82,28 @@ def _patient(patient: Patient, config: SlideConfig, labels: Sequence[str]) -> li
         *(patient.scores.get(str(k), {}).get(label) for k in config.top_k for label in labels),
         *(row.get(label) for row in (patient.means, patient.fractions) for label in labels),
     ]
+
+
+def write_segments(out: Path, records: Iterable[SlideRecord], config: SlideConfig) -> Path | None:
+    """Write ``segments.csv``: per slide the segment's area and how well it fits the drawing.
+
+    Args:
+        out: The folder.
+        records: The slides; failed ones have no row.
+        config: Whether a segment is asked for; if not, a table that an earlier run left is removed.
+
+    Returns:
+        The file, with the columns ``slide, patient, segment, threshold, mm2, drawn_mm2, dice, iou,
+        sensitivity, precision, oracle_dice``; None without segments.
+    """
+    path = out / "segments.csv"
+    if config.segment.label is None:
+        path.unlink(missing_ok=True)
+        return None
+    header = ["slide", "patient", "segment", "threshold", "mm2", "drawn_mm2", *SEGMENT_FIT]
+    keys = ("label", "threshold", "mm2", "drawn_mm2", *SEGMENT_FIT)
+    rows = [[r.slide, r.patient, *(r.segment.get(key) for key in keys)] for r in records if r.segment]
+    return _write(path, header, rows)
 
 
 def _write(path: Path, header: list[str], rows: Iterable[list[Any]]) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathclip.core.errors import FaultError, PathclipError, UserError
-from pathclip.core.files import claim
+from pathclip.core.files import claim, sha256_file
 from pathclip.slides.classify import embed_open, score
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.draws import draw_winners
@@ -24,6 +24,7 @@ from pathclip.slides.features import SlideFeatures, read_features
 from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
 from pathclip.slides.identity import features_key
 from pathclip.slides.inputs import SlideInput
+from pathclip.slides.segment import drawing_of, write_segment
 from pathclip.slides.slide import check_file, open_slide
 
 if TYPE_CHECKING:
@@ -146,6 +147,11 @@ def _classify(task: SlideTask, job: SlideJob, folder: OutputFolder, found: _Foun
             written = save_prediction(prediction, folder.path, task.name, features=False)
             found.files += [path.name for path in written]
             found.outcome = _outcome(task, job, prediction)
+            if config.segment.label is not None:
+                paths, found.outcome["segment"] = write_segment(
+                    folder.path, task.name, prediction, config.segment, task.slide.path
+                )
+                found.files += [path.name for path in paths]
         return how
     finally:
         if slide is not None:
@@ -198,6 +204,8 @@ def _key(task: SlideTask, job: SlideJob) -> str:
     else:
         check_file(task.slide.path)
         inner = features_key(*_key_parts(task, job))
+    if job.prompts is not None and (drawing := drawing_of(task.slide.path, job.config.segment)) is not None:
+        inner += f" {sha256_file(drawing)}"
     return hashlib.sha256(f"{inner} {job.run} {task.slide.patient} {task.slide.truth}".encode()).hexdigest()
 
 

@@ -27,6 +27,7 @@ from pathclip.slides.regions import REGIONS_SCHEMA, annotation, merge_tiles
 
 if TYPE_CHECKING:
     from pathclip.slides.config import SegmentConfig
+    from pathclip.slides.features import SlideFeatures
     from pathclip.slides.prediction import SlidePrediction
 
 __all__ = ["Segment", "judge_segment", "read_annotation", "segment_slide", "write_segment"]
@@ -45,8 +46,9 @@ class Segment:
         threshold: Probability from which a tile belongs; None where the most probable class decides.
         chosen: (N,) bool, the tiles that belong.
         boxes: (N, 4) int64, left, upper, right, lower of each tile in pixels of the mask.
-        mask: (H, W) bool.
-        downsample: Level-0 pixels per pixel of the mask, in x and y.
+        mask: (H, W) bool, from the scanned area's corner on; a tile is a whole number of pixels wide.
+        origin: x, y of the mask's upper left corner in level-0 pixels.
+        downsample: Level-0 pixels per pixel of the mask.
         pixel_mm2: Area of a pixel of the mask; None where the scale is unknown.
     """
 
@@ -55,7 +57,8 @@ class Segment:
     chosen: np.ndarray
     boxes: np.ndarray
     mask: np.ndarray
-    downsample: tuple[float, float]
+    origin: tuple[int, int]
+    downsample: float
     pixel_mm2: float | None
 
     def area(self, mask: np.ndarray) -> float | None:
@@ -64,7 +67,7 @@ class Segment:
 
 
 def segment_slide(prediction: SlidePrediction, label: str, threshold: float | None = None) -> Segment:
-    """The tiles of one class as a mask over the whole slide, at 8 µm/px or the slide's own scale if coarser.
+    """The tiles of one class as a mask with pixels of about 8 µm.
 
     Args:
         prediction: The scored slide.
@@ -79,27 +82,25 @@ def segment_slide(prediction: SlidePrediction, label: str, threshold: float | No
         chosen = prediction.tile_classes == column
     else:
         chosen = prediction.tile_probabilities[:, column] >= threshold
-    width, height = prediction.slide.size
-    mpp = prediction.mpp.value if prediction.mpp else None
-    down = max(1.0, max(width, height) / MAX_SIDE_PX if mpp is None else SEGMENT_MPP / mpp)
-    shape = max(1, math.ceil(height / down)), max(1, math.ceil(width / down))
-    downsample = width / shape[1], height / shape[0]
-    boxes = _boxes(prediction, downsample, shape)
+    slide, mpp = prediction.slide, prediction.mpp.value if prediction.mpp else None
+    wanted = max(slide.size) / MAX_SIDE_PX if mpp is None else SEGMENT_MPP / mpp
+    down = slide.plan.stride / max(1, round(slide.plan.stride / max(1.0, wanted)))
+    origin = slide.bounds[:2]
+    shape = tuple(math.ceil((slide.size[axis] - origin[axis]) / down) for axis in (1, 0))
     mask = np.zeros(shape, bool)
+    boxes = _boxes(slide, down, shape)
     for left, upper, right, lower in boxes[chosen].tolist():
         mask[upper:lower, left:right] = True
-    pixel = None if mpp is None else downsample[0] * downsample[1] * mpp**2 / 1e6
-    return Segment(label, threshold, chosen, boxes, mask, downsample, pixel)
+    pixel = None if mpp is None else (down * mpp) ** 2 / 1e6
+    return Segment(label, threshold, chosen, boxes, mask, origin, down, pixel)
 
 
-def _boxes(
-    prediction: SlidePrediction, downsample: tuple[float, float], shape: tuple[int, int]
-) -> np.ndarray:
-    boxes = np.zeros((len(prediction.xy), 4), np.int64)
-    limit = np.array(shape[::-1])
-    for lattice in lattices(prediction.slide.plan, prediction.slide.bounds[:2]):
+def _boxes(slide: SlideFeatures, down: float, shape: tuple[int, ...]) -> np.ndarray:
+    boxes = np.zeros((len(slide.xy), 4), np.int64)
+    corner, limit = np.array(slide.bounds[:2]), np.array(shape[::-1])
+    for lattice in lattices(slide.plan, slide.bounds[:2]):
         for part, step in ((np.s_[:2], 0), (np.s_[2:], 1)):
-            edges = first_pixel(lattice.lines(lattice.cells + step) / np.array(downsample))
+            edges = first_pixel((lattice.lines(lattice.cells + step) - corner) / down)
             boxes[lattice.rows, part] = np.clip(edges, 0, limit)
     return boxes
 
@@ -124,15 +125,19 @@ def read_annotation(
     """
     height, width = segment.mask.shape
     if path.suffix in GEOJSON:
-        corner, scale = np.array(prediction.slide.bounds[:2]), np.array(segment.downsample)
         polygons = geojson_polygons(path, name)
         return fill_polygons(
-            ([(ring[:, :2] + corner) / scale for ring in rings] for rings in polygons), (height, width)
+            ([ring[:, :2] / segment.downsample for ring in rings] for rings in polygons), (height, width)
         )
     drawn = picture_mask(path, prediction.slide.size)
-    y = ((np.arange(height) + 0.5) * drawn.shape[0] / height).astype(np.int64)
-    x = ((np.arange(width) + 0.5) * drawn.shape[1] / width).astype(np.int64)
-    return drawn[np.ix_(y, x)]
+    out = np.zeros((height, width), bool)
+    at = []
+    for axis, count in ((1, height), (0, width)):
+        place = segment.origin[axis] + (np.arange(count) + 0.5) * segment.downsample
+        pixel = place * drawn.shape[1 - axis] / prediction.slide.size[axis]
+        at.append(pixel[pixel < drawn.shape[1 - axis]].astype(np.int64))
+    out[: len(at[0]), : len(at[1])] = drawn[np.ix_(*at)]
+    return out
 
 
 def judge_segment(
@@ -169,10 +174,11 @@ def _oracle(prediction: SlidePrediction, segment: Segment, drawn: np.ndarray) ->
     wanted = int(drawn.sum())
     if not wanted or not len(segment.boxes):
         return None
-    integral = np.zeros((drawn.shape[0] + 1, drawn.shape[1] + 1), np.int64)
-    integral[1:, 1:] = drawn.cumsum(0).cumsum(1)
+    integral = np.zeros((drawn.shape[0] + 1, drawn.shape[1] + 1), np.int32)
+    integral[1:, 1:] = drawn.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
     left, upper, right, lower = segment.boxes.T
     hit = integral[lower, right] - integral[upper, right] - integral[lower, left] + integral[upper, left]
+    hit = hit.astype(np.int64)
     area = (right - left) * (lower - upper)
     chances = prediction.tile_probabilities[:, prediction.column(segment.label)]
     order = np.argsort(-chances, kind="stable")
@@ -203,7 +209,7 @@ def write_segment(
     segment = segment_slide(prediction, config.label, config.threshold)
     picture = out / f"{name}.segment.png"
     with atomic_path(picture) as temporary:
-        Image.fromarray(segment.mask.astype(np.uint8) * 255).save(temporary, "PNG")
+        Image.fromarray(_over_slide(segment, prediction.slide.size)).save(temporary, "PNG")
     outlines = write_collection(out / f"{name}.segment.geojson", segment_geojson(prediction, segment))
     told: dict[str, Any] = {
         "label": segment.label,
@@ -216,6 +222,19 @@ def write_segment(
     elif config.annotations is not None:
         log.warning("%s: no drawing of its name in %s; not judged", slide_path.name, config.annotations)
     return [picture, outlines], told
+
+
+def _over_slide(segment: Segment, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8, the mask over the whole level 0, as pictures of masks are laid."""
+    at, inside = [], []
+    for axis in (1, 0):
+        count = math.ceil(size[axis] / segment.downsample)
+        place = (np.arange(count) + 0.5) * size[axis] / count
+        pixel = np.floor((place - segment.origin[axis]) / segment.downsample).astype(np.int64)
+        inside.append(pixel >= 0)
+        at.append(np.clip(pixel, 0, segment.mask.shape[1 - axis] - 1))
+    shown = segment.mask[np.ix_(*at)] & inside[0][:, None] & inside[1]
+    return shown.astype(np.uint8) * 255
 
 
 def segment_geojson(prediction: SlidePrediction, segment: Segment) -> dict[str, Any]:

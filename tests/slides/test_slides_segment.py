@@ -28,6 +28,7 @@ from pathclip.slides import (
     run_slides,
 )
 from pathclip.slides.mask import read_mask
+from pathclip.slides.segment import write_segment
 from pathclip.synthetic import write_slide
 from pathclip.synthetic.layout import Region
 
@@ -83,7 +84,7 @@ def test_the_segment_is_the_tiles_of_its_class(prediction: SlidePrediction) -> N
     segment = prediction.segment("purple")
     best = prediction.tile_probabilities.argmax(axis=1) == 1
     np.testing.assert_array_equal(segment.chosen, best)
-    assert segment.downsample == (16, 16)  # 8 µm/px of a slide at 0.5
+    assert segment.downsample == 16  # 8 µm/px of a slide at 0.5
     expected = np.zeros((96, 128), bool)
     for x, y in prediction.xy[best] // 16:
         expected[y : y + 8, x : x + 8] = True
@@ -154,9 +155,37 @@ def test_drawings_of_a_cropped_scan_count_from_the_scanned_area(
 ) -> None:
     moved = replace(prediction, slide=replace(prediction.slide, bounds=(160, 320, 1888, 1216)))
     path = write(tmp_path / "a.geojson", rectangle(0, 0, 160, 160))
-    drawn = read_annotation(path, moved, prediction.segment("purple"), None)
-    assert drawn[20:30, 10:20].all()
+    segment = moved.segment("purple")
+    drawn = read_annotation(path, moved, segment, None)
+    assert drawn[:10, :10].all()
     assert drawn.sum() == 100
+    Image.fromarray(np.pad(np.full((10, 10), 255, np.uint8), ((20, 66), (10, 108)))).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_annotation(tmp_path / "a.png", moved, segment, None), drawn)
+
+
+def test_the_picture_of_a_cropped_scan_lies_over_the_whole_slide(
+    prediction: SlidePrediction, tmp_path: Path
+) -> None:
+    plan = replace(prediction.slide.plan, xy=prediction.xy + np.array([160, 320], np.int32))
+    slide = replace(prediction.slide, bounds=(160, 320, 1888, 1216), size=(2300, 1900), plan=plan)
+    moved = replace(prediction, slide=slide)
+    config = SegmentConfig(label="purple")
+    (picture, _), _ = write_segment(tmp_path, "a", moved, config, tmp_path / "a.tif")
+    plain, shifted = prediction.segment("purple"), moved.segment("purple")
+    np.testing.assert_array_equal(shifted.mask[:96, :128], plain.mask)
+    shown = np.asarray(Image.open(picture)) > 0
+    assert shown.shape == (119, 144)
+    np.testing.assert_array_equal(shown[20:115, 10:138], plain.mask[:95])
+    assert shown.sum() == plain.mask.sum()
+
+
+@pytest.mark.parametrize("stride", [128.257, 224.4, 130.0])
+def test_tiles_have_their_exact_area_whatever_their_side(prediction: SlidePrediction, stride: float) -> None:
+    cells = prediction.xy // 128
+    plan = replace(prediction.slide.plan, xy=np.rint(cells * stride).astype(np.int32), stride=stride)
+    moved = replace(prediction, slide=replace(prediction.slide, plan=plan, size=(4096, 3072)))
+    segment = moved.segment("pink")
+    assert segment.area(segment.mask) == pytest.approx(segment.chosen.sum() * moved.tile_mm2, rel=1e-9)
 
 
 @pytest.fixture(scope="module")

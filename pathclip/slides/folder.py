@@ -118,6 +118,10 @@ class OutputFolder:
         """Where a slide's record lies."""
         return self.records_path / f"{name}.json"
 
+    def thumbnail_path(self, name: str) -> Path:
+        """A slide's small picture for the page of all slides."""
+        return self.records_path / f"{name}.jpg"
+
     def claim_path(self, name: str) -> Path:
         """The lock of the process that works on a slide."""
         return self.records_path / f"{name}.claim"
@@ -148,7 +152,7 @@ class OutputFolder:
         """
         owners = {record.name.casefold(): record for record in self.records().values()}
         kept = {record.place: record.name for record in owners.values()}
-        names = [kept.get(place_of(path)) or _short(path.stem, path) for path in paths]
+        names = [kept.get(place_of(path)) or _short(_stem(path), path) for path in paths]
         for other in (lambda p: _short(p.name, p), lambda p: f"{p.stem[:80]}-{place_of(p)[:8]}"):
             count = Counter(name.casefold() for name in names)
             names = [
@@ -219,6 +223,12 @@ def _foreign(owner: SlideRecord | None, path: Path) -> bool:
 
 def _short(name: str, path: Path) -> str:
     return name if len(name.encode()) <= MAX_NAME_BYTES else f"{name[:40]}-{place_of(path)[:8]}"
+
+
+def _stem(path: Path) -> str:
+    """The stem, or the whole name where files of that stem would be others': ``index.html`` and the like."""
+    taken = path.stem.casefold() == "index" or path.stem.casefold().endswith((".regions", ".segment"))
+    return path.name if taken else path.stem
 
 
 def _results(records: Iterable[SlideRecord], header: Sequence[str]) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 
 from pathclip.core import engine as engines
 from pathclip.core.errors import UserError
-from pathclip.core.files import strict_json
+from pathclip.core.files import read_json, strict_json
+from pathclip.slides.cohort import write_cohort
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.draws import draw_classifiers
 from pathclip.slides.folder import OutputFolder, SlideRecord
@@ -132,7 +133,8 @@ def run_slides(
         write_fractions(folder.path, shown, prompts.labels)
         write_patients(folder.path, patients, config, prompts.labels)
         write_segments(folder.path, shown, config)
-        write_run_result(folder.path, shown, patients, config, prompts, encoder, job.model_sha)
+        result = write_run_result(folder.path, shown, patients, config, prompts, encoder, job.model_sha)
+        write_cohort(folder, shown, patients, prompts.labels, read_json(result))
     return run
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from pathclip.core.errors import FaultError, PathclipError, UserError
 from pathclip.core.files import claim, sha256_file
 from pathclip.slides.classify import embed_open, score
+from pathclip.slides.cohort import write_thumbnail
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.draws import draw_winners
 from pathclip.slides.export import save_prediction
@@ -146,6 +147,7 @@ def _classify(task: SlideTask, job: SlideJob, folder: OutputFolder, found: _Foun
             )
             written = save_prediction(prediction, folder.path, task.name, features=False)
             found.files += [path.name for path in written]
+            write_thumbnail(folder.thumbnail_path(task.name), prediction)
             found.outcome = _outcome(task, job, prediction)
             if config.segment.label is not None:
                 paths, found.outcome["segment"] = write_segment(

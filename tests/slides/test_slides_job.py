@@ -224,7 +224,7 @@ def test_a_killed_run_resumes_to_the_files_of_a_clean_one(small: Path, tmp_path:
     run = run_slides(paths, MeanColour(), CLASSES, SMALL, killed)
     assert run.skipped == {"a"}
     compared = [n for n in content(clean) if n.endswith((".geojson", ".html", ".csv", ".parquet"))]
-    assert len(compared) == 14
+    assert len(compared) == 15
     for name in compared:
         assert content(killed)[name] == content(clean)[name], name
 

@@ -17,10 +17,11 @@ from pathclip.slides.identity import check_model, features_key, model_sha256
 from pathclip.slides.mask import mask_for, read_mask
 from pathclip.slides.mpp import resolve_mpp
 from pathclip.slides.overview import thumbnail
-from pathclip.slides.pool import agreement, pool, probabilities, score_tiles, summarise, without
+from pathclip.slides.pool import agreement, probabilities, score_tiles
 from pathclip.slides.prediction import SlidePrediction
 from pathclip.slides.slide import Slide, UnreadableRegion, open_slide
 from pathclip.slides.smoothing import smooth_scores
+from pathclip.slides.summary import pool, summarise, without
 from pathclip.slides.tiling import TilePlan, plan_tiles
 from pathclip.slides.tissue import find_tissue
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pathclip.slides.pool import pool, score_tiles, summarise
+from pathclip.slides.pool import score_tiles
 from pathclip.slides.smoothing import smooth_scores
+from pathclip.slides.summary import pool, summarise
 
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder

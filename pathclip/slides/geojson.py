@@ -12,7 +12,7 @@ from pathclip.slides.colours import class_colours
 if TYPE_CHECKING:
     from pathclip.slides.prediction import SlidePrediction
 
-__all__ = ["GEOJSON_SCHEMA", "tiles_geojson", "write_collection", "write_geojson"]
+__all__ = ["GEOJSON_SCHEMA", "tiles_geojson", "write_geojson"]
 
 GEOJSON_SCHEMA = "pathclip.slide-tiles/1"
 
@@ -50,17 +50,13 @@ def tiles_geojson(prediction: SlidePrediction) -> dict[str, Any]:
 
 
 def write_geojson(path: Path, prediction: SlidePrediction) -> Path:
-    """Write `tiles_geojson`."""
-    return write_collection(path, tiles_geojson(prediction))
-
-
-def write_collection(path: Path, data: dict[str, Any]) -> Path:
-    """Write a FeatureCollection with its schema, one feature per line, atomically."""
+    """Write `tiles_geojson`, one tile per line, atomically."""
+    data = tiles_geojson(prediction)
     lines = ",\n".join(
         json.dumps(feature, ensure_ascii=False, allow_nan=False) for feature in data["features"]
     )
     with atomic_write(path, "w") as handle:
         handle.write(
-            f'{{"type": "FeatureCollection", "schema": "{data["schema"]}", "features": [\n{lines}\n]}}\n'
+            f'{{"type": "FeatureCollection", "schema": "{GEOJSON_SCHEMA}", "features": [\n{lines}\n]}}\n'
         )
     return path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pathclip.slides.pool import TileSummary, pool
+from pathclip.slides.summary import TileSummary, pool
 
 if TYPE_CHECKING:
     from pathclip.slides.config import SlideConfig

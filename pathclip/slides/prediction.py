@@ -11,7 +11,7 @@ import numpy as np
 from pathclip.core.errors import UserError
 from pathclip.slides.features import SlideFeatures
 from pathclip.slides.mpp import Mpp
-from pathclip.slides.pool import TileSummary
+from pathclip.slides.summary import TileSummary
 from pathclip.slides.tissue import Tissue
 
 if TYPE_CHECKING:

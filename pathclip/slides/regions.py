@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathclip.slides.collection import write_collection
 from pathclip.slides.colours import class_colours
-from pathclip.slides.geojson import write_collection
 from pathclip.slides.lattice import Lattice, lattices
 
 if TYPE_CHECKING:
@@ -197,4 +197,4 @@ def annotation(
 
 def write_regions(path: Path, prediction: SlidePrediction) -> Path:
     """Write `regions_geojson`."""
-    return write_collection(path, regions_geojson(prediction))
+    return write_collection(path, REGIONS_SCHEMA, regions_geojson(prediction)["features"])

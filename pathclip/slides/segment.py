@@ -18,8 +18,8 @@ from PIL import Image
 
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_path
+from pathclip.slides.collection import write_collection
 from pathclip.slides.colours import class_colours
-from pathclip.slides.geojson import write_collection
 from pathclip.slides.lattice import lattices
 from pathclip.slides.mask import GEOJSON, geojson_polygons, mask_for, picture_mask
 from pathclip.slides.raster import fill_polygons, first_pixel
@@ -210,7 +210,8 @@ def write_segment(
     picture = out / f"{name}.segment.png"
     with atomic_path(picture) as temporary:
         Image.fromarray(_over_slide(segment, prediction.slide.size)).save(temporary, "PNG")
-    outlines = write_collection(out / f"{name}.segment.geojson", segment_geojson(prediction, segment))
+    outlines = out / f"{name}.segment.geojson"
+    write_collection(outlines, REGIONS_SCHEMA, segment_geojson(prediction, segment)["features"])
     told: dict[str, Any] = {
         "label": segment.label,
         "threshold": segment.threshold,

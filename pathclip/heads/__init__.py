@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathclip.heads.draws import draw_prompts
 from pathclip.heads.index import Hit, Index, contact_sheet
 from pathclip.heads.metrics import (
     accuracy,
@@ -38,6 +39,7 @@ __all__ = [
     "confusion_matrix",
     "constant_class_baseline",
     "contact_sheet",
+    "draw_prompts",
     "few_shot_draws",
     "first_hit_ranks",
     "fit_probe",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathclip.slides.classify import classify_slide, embed, rescore
-from pathclip.slides.config import SlideConfig
+from pathclip.slides.config import SegmentConfig, SlideConfig
 from pathclip.slides.features import SlideFeatures, read_features, write_features
 from pathclip.slides.folder import SlideRecord
 from pathclip.slides.info import SlideInfo, slide_info
@@ -12,6 +12,7 @@ from pathclip.slides.job import SlideRun, run_slides
 from pathclip.slides.mpp import Mpp, resolve_mpp
 from pathclip.slides.pool import pool_top_k
 from pathclip.slides.prediction import SlidePrediction
+from pathclip.slides.segment import Segment, judge_segment, read_annotation, segment_slide
 from pathclip.slides.slide import Level, Slide, UnreadableRegion, open_slide
 from pathclip.slides.tiling import TilePlan, plan_tiles
 from pathclip.slides.tissue import Tissue, find_tissue, tissue_mask
@@ -21,6 +22,8 @@ __all__ = [
     "DeepZoom",
     "Level",
     "Mpp",
+    "Segment",
+    "SegmentConfig",
     "Slide",
     "SlideConfig",
     "SlideFeatures",
@@ -36,14 +39,17 @@ __all__ = [
     "classify_slide",
     "embed",
     "find_tissue",
+    "judge_segment",
     "open_slide",
     "plan_tiles",
     "pool_top_k",
+    "read_annotation",
     "read_features",
     "read_inputs",
     "rescore",
     "resolve_mpp",
     "run_slides",
+    "segment_slide",
     "slide_info",
     "tissue_mask",
     "write_features",

@@ -17,10 +17,12 @@ from pathclip.slides.identity import check_model, features_key, model_sha256
 from pathclip.slides.mask import mask_for, read_mask
 from pathclip.slides.mpp import resolve_mpp
 from pathclip.slides.overview import thumbnail
-from pathclip.slides.pool import agreement, pool_top_k, probabilities, score_tiles
+from pathclip.slides.pool import agreement, probabilities, score_tiles
 from pathclip.slides.prediction import SlidePrediction
 from pathclip.slides.slide import Slide, UnreadableRegion, open_slide
+from pathclip.slides.smoothing import smooth_scores
 from pathclip.slides.spool import FeatureSpool
+from pathclip.slides.summary import pool, summarise, without
 from pathclip.slides.tiling import TilePlan, plan_tiles
 from pathclip.slides.tissue import find_tissue
 
@@ -128,17 +130,19 @@ def score(
     check_model(features, model, model_sha or model_sha256(model))
     labels = tuple(prompts.labels)
     scale = float(model.logit_scale.detach().float().exp())
-    cosines = score_tiles(features.features, np.asarray(classifier))
+    cosines = smooth_scores(
+        score_tiles(features.features, np.asarray(classifier)), features.xy, config.smooth
+    )
     chances = probabilities(cosines, scale)
-    found, label, agree = {}, None, None
+    background = config.background_columns(labels)
+    found, means, fractions, label, agree, summary = {}, {}, {}, None, None, None
     if len(cosines):
-        pooled = pool_top_k(cosines, config.top_k)
-        found = {
-            k: dict(zip(labels, map(float, row), strict=True))
-            for k, row in zip(config.top_k, pooled, strict=True)
-        }
-        winner = int(pooled[config.top_k.index(config.deciding_k)].argmax())
-        label, agree = labels[winner], agreement(pooled, winner)
+        summary = summarise(cosines, chances.argmax(axis=1), max(config.top_k))
+        pooled = pool(summary, config.top_k)
+        found = {k: _named(labels, row) for k, row in zip(config.top_k, pooled.top_k, strict=True)}
+        means, fractions = _named(labels, pooled.means), _named(labels, pooled.fractions)
+        winner = pooled.winners(background)[config.decided_by]
+        label, agree = labels[winner], agreement(without(pooled.top_k, background), winner)
     return SlidePrediction(
         slide=features,
         classes=labels,
@@ -146,6 +150,10 @@ def score(
         label_k=config.deciding_k,
         scores=found,
         agreement=agree,
+        pooling=config.pooling,
+        means=means,
+        fractions=fractions,
+        summary=summary,
         tile_scores=cosines,
         tile_probabilities=chances,
         top_tiles=_top_tiles(cosines, labels, config.page_tiles, features.plan, slide),
@@ -154,7 +162,9 @@ def score(
             "prompts": {"name": prompts.name, "sha256": prompts.sha256},
             "top_k": list(config.top_k),
             "label_k": config.deciding_k,
-            "pooling": "mean of the K best tiles per class (MI-Zero)",
+            "pooling": config.pooled_how,
+            "background": list(config.background),
+            "smooth": config.smooth,
             "logit_scale": scale,
             "temperature": 1 / scale,
         },
@@ -219,6 +229,10 @@ def embed_open(
         provenance=_provenance(model, sha, mpp, tissue.source, config),
         key=key,
     )
+
+
+def _named(labels: tuple[str, ...], row: np.ndarray) -> dict[str, float]:
+    return dict(zip(labels, map(float, row), strict=True))
 
 
 def _only(plan: TilePlan, keep: np.ndarray) -> TilePlan:

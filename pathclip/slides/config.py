@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pathclip.core.config import Config
+from pathclip.core.errors import UserError
 
-__all__ = ["MAX_MPP", "MIN_MPP", "SlideConfig"]
+__all__ = ["MAX_MPP", "MIN_MPP", "SegmentConfig", "SlideConfig"]
 
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Scales (µm/px) outside of which a number is taken for an error: 72 dpi would be 353 µm/px."""
 
 PREFERRED_K = 10
 """Decides the label: a few tiles outvote one odd tile, and a small biopsy still has as many."""
+
+
+class SegmentConfig(Config):
+    """Which tiles make a segment, and what it is judged by."""
+
+    label: str | None = Field(None, description="class that is segmented; without one nothing is")
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="probability from which a tile belongs; by default where the class is the most probable",
+    )
+    annotations: Path | None = Field(
+        None,
+        description="drawings to judge by: GeoJSON in level-0 pixels as QuPath writes it, PNG over the whole "
+        "slide, or a folder of them named as the slides",
+    )
+    annotation_class: str | None = Field(
+        None, description="class of the GeoJSON objects that count; by default all polygons"
+    )
+
+    @model_validator(mode="after")
+    def _label_first(self) -> SegmentConfig:
+        if self.label is None and (self.threshold is not None or self.annotations is not None):
+            raise ValueError("segment.label must name the class that is segmented")
+        return self
 
 
 class SlideConfig(Config):
@@ -35,6 +63,27 @@ class SlideConfig(Config):
     label_k: int | None = Field(
         None, description="the K whose best class is the label; by default 10, or the listed K nearest below"
     )
+    pooling: Literal["topk", "mean", "fraction"] = Field(
+        "topk",
+        description="what decides the label: mean of the label_k best tiles (MI-Zero), mean over all tiles, "
+        "or the share of tiles whose most probable class it is (KEEP); all three are reported",
+    )
+    background: tuple[str, ...] = Field(
+        (), description="classes that take tiles but are never a slide's label, such as normal tissue (KEEP)"
+    )
+    smooth: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="nearest tiles that each tile's scores are averaged over; MI-Zero takes 8",
+    )
+    draws: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="draws of prompts that are scored besides, to see the spread; MI-Zero has 50",
+    )
+    segment: SegmentConfig = SegmentConfig()
     allow_upsample: bool = Field(False, description="cut tiles finer than 1.2x the slide's own scale")
     tissue: bool = Field(True, description="false: tile the whole slide, background too")
     mask: Path | None = Field(
@@ -64,6 +113,36 @@ class SlideConfig(Config):
         if self.label_k is not None and self.label_k not in self.top_k:
             raise ValueError(f"label_k = {self.label_k} is not among top_k = {list(self.top_k)}")
         return self
+
+    @property
+    def decided_by(self) -> str:
+        """What decides the label, as the tables name it: a K, ``mean`` or ``fraction``."""
+        return str(self.deciding_k) if self.pooling == "topk" else self.pooling
+
+    @property
+    def pooled_how(self) -> str:
+        """What decides the label, in words."""
+        return {
+            "topk": "mean of the K best tiles per class (MI-Zero)",
+            "mean": "mean over all tiles",
+            "fraction": "share of the tiles whose most probable class it is (KEEP)",
+        }[self.pooling]
+
+    def background_columns(self, labels: Sequence[str]) -> tuple[int, ...]:
+        """Where among the classes those lie that cannot be the label.
+
+        Raises:
+            UserError: If one is no class, or none is left; or if the class to segment is none.
+        """
+        if strange := [name for name in self.background if name not in labels]:
+            raise UserError(f"background = {strange[0]!r} is no class; the classes are: {', '.join(labels)}")
+        if self.segment.label is not None and self.segment.label not in labels:
+            raise UserError(
+                f"segment.label = {self.segment.label!r} is no class; the classes are: {', '.join(labels)}"
+            )
+        if set(self.background) >= set(labels):
+            raise UserError("background names every class; at least one must be left to be a label")
+        return tuple(labels.index(name) for name in self.background)
 
     @property
     def deciding_k(self) -> int:

@@ -1,4 +1,4 @@
-"""A prediction as its five files."""
+"""A prediction as its files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathclip.slides.features import write_features
 from pathclip.slides.geojson import write_geojson
 from pathclip.slides.heatmap import write_heatmap
 from pathclip.slides.page import write_page
+from pathclip.slides.regions import write_regions
 from pathclip.slides.scores import write_scores
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIXES", "save_prediction"]
 
-SUFFIXES = (".h5", ".scores.parquet", ".geojson", ".heatmap.png", ".html")
+SUFFIXES = (".h5", ".scores.parquet", ".geojson", ".regions.geojson", ".heatmap.png", ".html")
 
 
 def save_prediction(
@@ -35,6 +36,7 @@ def save_prediction(
         *written,
         write_scores(out / f"{name}.scores.parquet", prediction),
         write_geojson(out / f"{name}.geojson", prediction),
+        write_regions(out / f"{name}.regions.geojson", prediction),
         write_heatmap(out / f"{name}.heatmap.png", prediction, name),
         write_page(out / f"{name}.html", prediction, name),
     ]

@@ -52,6 +52,12 @@ class SlideRecord:
         patient: From the slide table.
         truth: Known label, from the slide table.
         scores: K to class to score.
+        means: Class to mean cosine over all tiles.
+        class_tiles: Class to number of tiles of which it is the most probable.
+        tile_mm2: Area of a tile; None where the scale is unknown.
+        best: For slides of a patient, each class's best cosines: base64 of (n, C) float32.
+        segment: Class, threshold and area of the segment, and how it fits the drawing; None if not asked for.
+        draws: Way of pooling to the column of the best class under each draw of prompts.
         files: Names of the files written.
     """
 
@@ -74,6 +80,12 @@ class SlideRecord:
     patient: str | None = None
     truth: str | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    means: dict[str, float] = field(default_factory=dict)
+    class_tiles: dict[str, int] = field(default_factory=dict)
+    tile_mm2: float | None = None
+    best: str | None = None
+    draws: dict[str, list[int]] = field(default_factory=dict)
+    segment: dict[str, Any] | None = None
     files: tuple[str, ...] = ()
 
     def status(self) -> dict[str, Any]:
@@ -106,6 +118,10 @@ class OutputFolder:
         """Where a slide's record lies."""
         return self.records_path / f"{name}.json"
 
+    def thumbnail_path(self, name: str) -> Path:
+        """A slide's small picture for the page of all slides."""
+        return self.records_path / f"{name}.jpg"
+
     def claim_path(self, name: str) -> Path:
         """The lock of the process that works on a slide."""
         return self.records_path / f"{name}.claim"
@@ -136,7 +152,7 @@ class OutputFolder:
         """
         owners = {record.name.casefold(): record for record in self.records().values()}
         kept = {record.place: record.name for record in owners.values()}
-        names = [kept.get(place_of(path)) or _short(path.stem, path) for path in paths]
+        names = [kept.get(place_of(path)) or _short(_stem(path), path) for path in paths]
         for other in (lambda p: _short(p.name, p), lambda p: f"{p.stem[:80]}-{place_of(p)[:8]}"):
             count = Counter(name.casefold() for name in names)
             names = [
@@ -207,6 +223,12 @@ def _foreign(owner: SlideRecord | None, path: Path) -> bool:
 
 def _short(name: str, path: Path) -> str:
     return name if len(name.encode()) <= MAX_NAME_BYTES else f"{name[:40]}-{place_of(path)[:8]}"
+
+
+def _stem(path: Path) -> str:
+    """The stem, or the whole name where files of that stem would be others': ``index.html`` and the like."""
+    taken = path.stem.casefold() == "index" or path.stem.casefold().endswith((".regions", ".segment"))
+    return path.name if taken else path.stem
 
 
 def _results(records: Iterable[SlideRecord], header: Sequence[str]) -> str:

@@ -130,9 +130,14 @@ def _title(prediction: SlidePrediction, name: str) -> str:
     unreadable = f", {slide.unreadable} unreadable" if slide.unreadable else ""
     scale = f" at {slide.plan.mpp:g} µm/px" if math.isfinite(slide.plan.mpp) else ""
     k = min(prediction.label_k, len(prediction.xy))
+    how = {
+        "topk": f"best {k} tiles per class",
+        "mean": "mean over all tiles",
+        "fraction": "class of most tiles",
+    }
     return (
         f"{name}: {prediction.label}\n"
-        f"best {k} tiles per class, {prediction.agreement:.0%} of the K agree; "
+        f"{how[prediction.pooling]}, {prediction.agreement:.0%} of the K agree; "
         f"{len(prediction.xy)} tiles of {slide.plan.tile_px} px{scale}{unreadable}"
     )
 

@@ -16,12 +16,16 @@ import numpy as np
 
 from pathclip.core import engine as engines
 from pathclip.core.errors import UserError
-from pathclip.core.files import strict_json
+from pathclip.core.files import read_json, strict_json
+from pathclip.slides.cohort import write_cohort
 from pathclip.slides.config import SlideConfig
+from pathclip.slides.draws import draw_classifiers
 from pathclip.slides.folder import OutputFolder, SlideRecord
 from pathclip.slides.identity import FEATURE_SETTINGS, model_sha256
 from pathclip.slides.inputs import SlideInput, read_inputs
+from pathclip.slides.patients import pool_patients
 from pathclip.slides.result import write_run_result
+from pathclip.slides.tables import write_fractions, write_patients, write_segments
 from pathclip.slides.work import SlideJob, SlideTask, load_model, work_on
 
 if TYPE_CHECKING:
@@ -114,6 +118,8 @@ def run_slides(
         raise UserError(f"engine {engine!r} needs the model by name or path, as each worker loads its own")
     folder = OutputFolder(out)
     prompts = load_prompts(classes) if classes is not None else None  # before the model: quicker to fail
+    if prompts is not None:
+        config.background_columns(prompts.labels)  # complains here rather than once per slide
     by_name = isinstance(model, str | Path)
     encoder = load_model(str(model), config.device, config.precision) if by_name else model
     job = _job(encoder, prompts, config, folder, overwrite)
@@ -123,7 +129,12 @@ def run_slides(
         job = replace(job, model=str(model), torch_threads=threads)
     run, shown = _work_through(_tasks(inputs, features, folder), job, folder, engine, workers)
     if prompts is not None:
-        write_run_result(folder.path, shown, config, prompts, encoder, job.model_sha)
+        patients = pool_patients(shown, config, prompts.labels)
+        write_fractions(folder.path, shown, prompts.labels)
+        write_patients(folder.path, patients, config, prompts.labels)
+        write_segments(folder.path, shown, config)
+        result = write_run_result(folder.path, shown, patients, config, prompts, encoder, job.model_sha)
+        write_cohort(folder, shown, patients, prompts.labels, read_json(result))
     return run
 
 
@@ -135,6 +146,7 @@ def _job(
     sha = model_sha256(encoder)
     shared = config.model_dump(mode="json", exclude={"batch_size", "threads", "device", "max_unreadable"})
     run = [sha, shared, prompts.sha256 if prompts else None]
+    draws = draw_classifiers(encoder, prompts, config.draws) if prompts and config.draws else None
     return SlideJob(
         model=encoder,
         model_sha=sha,
@@ -145,6 +157,7 @@ def _job(
         overwrite=overwrite,
         prompts=prompts,
         classifier=np.asarray(build_classifier(encoder, prompts)) if prompts else None,
+        draw_classifiers=draws,
     )
 
 

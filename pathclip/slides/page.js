@@ -29,6 +29,7 @@ function facts() {
     [data.tissue_mm2.toFixed(2) + " mm²", " tissue"],
   ];
   if (data.agreement !== null) parts.unshift([Math.round(100 * data.agreement) + "%", " of the K agree"]);
+  if (data.provenance.smooth > 1) parts.push([String(data.provenance.smooth), " nearest tiles averaged"]);
   if (data.tiles.unreadable) parts.push([String(data.tiles.unreadable), " tiles unreadable, left out"]);
   parts.forEach(([bold, rest], i) => {
     if (i) $("facts").append(" · ");
@@ -40,20 +41,32 @@ $("provenance").textContent = JSON.stringify(data.provenance, null, 2);
 
 function scoreTable() {
   const ks = Object.keys(data.scores).map(Number).sort((a, b) => a - b);
-  $("pooling").textContent = ks.length
-    ? `mean cosine of each class's K best tiles; K = ${data.label_k} decides, the best class per K is marked`
-    : "no tile was scored";
-  if (!ks.length) return;
+  if (!ks.length) { $("pooling").textContent = "no tile was scored"; $("shares").hidden = true; return; }
+  const decides = { topk: `K = ${data.label_k} decides`, mean: "the mean over all tiles decides", fraction: "the share of the tiles decides" }[data.pooling];
+  $("pooling").textContent = `mean cosine of each class's K best tiles, and of all; ${decides}; the best class of each column is marked`;
+  const columns = [...ks.map((k) => ["K=" + k, data.scores[k], data.pooling === "topk" && k === data.label_k]), ["all", data.means, data.pooling === "mean"]];
+  const first = data.pooling === "fraction" ? data.fractions : columns.find((c) => c[2])[1];
   const head = make("tr");
-  head.append(make("th", "class"), ...ks.map((k) => make("th", "K=" + k, k === data.label_k ? "deciding" : "")));
-  const body = classes.map((c) => c.name).sort((a, b) => data.scores[data.label_k][b] - data.scores[data.label_k][a]);
+  head.append(make("th", "class"), ...columns.map(([title, , deciding]) => make("th", title, deciding ? "deciding" : "")));
+  const body = classes.map((c) => c.name).sort((a, b) => first[b] - first[a]);
   $("scores").append(head, ...body.map((name) => {
     const row = make("tr"), cell = make("td");
     cell.append(named(classes.find((c) => c.name === name)));
-    row.append(cell, ...ks.map((k) => {
-      const best = Object.values(data.scores[k]).every((v) => v <= data.scores[k][name]);
-      return make("td", data.scores[k][name].toFixed(3), best ? "best" : "");
+    row.append(cell, ...columns.map(([, values]) => {
+      const best = Object.values(values).every((v) => v <= values[name]);
+      return make("td", values[name].toFixed(3), best ? "best" : "");
     }));
+    return row;
+  }));
+}
+function shareTable() { /* how much of the tissue is which class */
+  const order = classes.filter((c) => data.fractions[c.name] > 0).sort((a, b) => data.fractions[b.name] - data.fractions[a.name]);
+  $("fractions").append(...order.map((c) => {
+    const share = data.fractions[c.name], row = make("div", undefined, "chance"), track = make("span", undefined, "track"), bar = make("i");
+    const area = data.tiles.mm2 === null ? "" : (share * data.tiles.count * data.tiles.mm2).toFixed(2) + " mm²";
+    bar.style.width = 100 * share + "%"; bar.style.background = c.colour;
+    track.append(bar);
+    row.append(make("span", c.name), track, make("span", (100 * share).toFixed(share < 0.1 ? 1 : 0) + "%", "number"), make("span", area, "number"));
     return row;
   }));
 }
@@ -68,6 +81,7 @@ function named(cls) {
   return node;
 }
 scoreTable();
+shareTable();
 
 /* ---- colours ---- */
 const VIRIDIS = [[68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [109, 205, 89], [180, 222, 44], [253, 231, 37]];

@@ -20,7 +20,7 @@ from pathclip.slides.colours import class_colours, css
 if TYPE_CHECKING:
     from pathclip.slides.prediction import SlidePrediction
 
-__all__ = ["PAGE_SCHEMA", "page_data", "write_page"]
+__all__ = ["PAGE_SCHEMA", "fill_template", "page_data", "write_page"]
 
 PAGE_SCHEMA = "pathclip.slide-page/1"
 
@@ -33,13 +33,25 @@ def write_page(path: Path, prediction: SlidePrediction, name: str) -> Path:
         prediction: What to show.
         name: The slide's name.
     """
-    data = strict_json(page_data(prediction, name)).replace("</", "<\\/")  # no name may close the script
-    parts = {"@@TITLE@@": html.escape(name), "@@DATA@@": data}
-    parts |= {"@@CSS@@": _resource("page.css"), "@@JS@@": _resource("page.js")}
-    head, *rest = _split(_resource("page.html"), tuple(parts))
+    parts = {"@@TITLE@@": html.escape(name), "@@DATA@@": strict_json(page_data(prediction, name))}
+    page = fill_template("page.html", parts, script="page.js")
     with atomic_write(path, "w") as handle:
-        handle.write(head + "".join(parts.get(piece, piece) for piece in rest))
+        handle.write(page)
     return path
+
+
+def fill_template(template: str, parts: dict[str, str], *, script: str) -> str:
+    """A page from its template in this package, the common style sheet and a script.
+
+    Args:
+        template: Name of the template.
+        parts: What stands in place of each mark; ``@@DATA@@`` is JSON.
+        script: Name of the script.
+    """
+    data = parts["@@DATA@@"].replace("</", "<\\/")  # no name may close the script
+    parts = {**parts, "@@DATA@@": data, "@@CSS@@": _resource("page.css"), "@@JS@@": _resource(script)}
+    head, *rest = _split(_resource(template), tuple(parts))
+    return head + "".join(parts.get(piece, piece) for piece in rest)
 
 
 def page_data(prediction: SlidePrediction, name: str) -> dict[str, Any]:
@@ -51,6 +63,7 @@ def page_data(prediction: SlidePrediction, name: str) -> dict[str, Any]:
         "name": name,
         "label": prediction.label,
         "label_k": prediction.label_k,
+        "pooling": prediction.pooling,
         "agreement": prediction.agreement,
         "size": list(slide.size),
         "mpp": slide.mpp.value if slide.mpp else None,
@@ -61,12 +74,15 @@ def page_data(prediction: SlidePrediction, name: str) -> dict[str, Any]:
             for cls, colour in zip(prediction.classes, class_colours(len(prediction.classes)), strict=True)
         ],
         "scores": {str(k): row for k, row in prediction.scores.items()},
+        "means": prediction.means,
+        "fractions": prediction.fractions,
         "tiles": {
             "count": len(prediction.xy),
             "unreadable": slide.unreadable,
             "tile_px": slide.plan.tile_px,
             "mpp": slide.plan.mpp if math.isfinite(slide.plan.mpp) else None,
             "side_level0": slide.plan.stride,
+            "mm2": prediction.tile_mm2,
             "xy": _base64(prediction.xy, "<i4"),
             "probability": _base64(np.rint(prediction.tile_probabilities * 65535), "<u2"),
             "cosine": _base64(np.rint(np.clip(prediction.tile_scores, -1, 1) * 32767), "<i2"),

@@ -65,11 +65,16 @@ def pool_top_k(scores: np.ndarray, ks: tuple[int, ...]) -> np.ndarray:
 
     Source: Lu et al. 2023, MI-Zero (arXiv:2306.07831), ``topj_pooling``.
     """
-    most = min(max(ks), len(scores))
+    best = best_scores(scores, max(ks))
+    means = best.cumsum(axis=0) / np.arange(1, len(best) + 1)[:, None]
+    return means[[min(k, len(best)) - 1 for k in ks]].astype(np.float32)
+
+
+def best_scores(scores: np.ndarray, most: int) -> np.ndarray:
+    """(min(most, N), C) float64, each column's highest values, highest first."""
+    most = min(most, len(scores))
     part = -np.partition(-scores, most - 1, axis=0)[:most] if most < len(scores) else scores
-    best = -np.sort(-part.astype(np.float64), axis=0)  # (most, C), best first
-    means = best.cumsum(axis=0) / np.arange(1, most + 1)[:, None]
-    return means[[min(k, most) - 1 for k in ks]].astype(np.float32)
+    return -np.sort(-part.astype(np.float64), axis=0)
 
 
 def agreement(pooled: np.ndarray, label: int) -> float:

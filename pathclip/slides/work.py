@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import errno
 import functools
 import hashlib
@@ -14,20 +15,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathclip.core.errors import FaultError, PathclipError, UserError
-from pathclip.core.files import claim
+from pathclip.core.files import claim, sha256_file
 from pathclip.slides.classify import embed_open, score
+from pathclip.slides.cohort import write_thumbnail
 from pathclip.slides.config import SlideConfig
+from pathclip.slides.draws import draw_winners
 from pathclip.slides.export import save_prediction
 from pathclip.slides.features import SlideFeatures, read_features
 from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
 from pathclip.slides.identity import features_key
 from pathclip.slides.inputs import SlideInput
+from pathclip.slides.segment import drawing_of, write_segment
 from pathclip.slides.slide import check_file, open_slide
 from pathclip.slides.spool import FeatureSpool
 
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
     from pathclip.heads import Prompts
+    from pathclip.slides.prediction import SlidePrediction
 
 __all__ = ["SlideJob", "SlideTask", "load_model", "model_of", "work_on"]
 
@@ -63,6 +68,7 @@ class SlideJob:
         overwrite: Do finished slides again.
         prompts: The classes; None only encodes.
         classifier: (D, C), made once for all slides.
+        draw_classifiers: (P, D, C) of the draws of prompts, where they are asked for.
         torch_threads: Threads for a worker's forward pass.
     """
 
@@ -75,6 +81,7 @@ class SlideJob:
     overwrite: bool
     prompts: Prompts | None = None
     classifier: np.ndarray | None = None
+    draw_classifiers: np.ndarray | None = None
     torch_threads: int | None = None
 
 
@@ -144,15 +151,36 @@ def _classify(task: SlideTask, job: SlideJob, folder: OutputFolder, found: _Foun
             )
             written = save_prediction(prediction, folder.path, task.name, features=False)
             found.files += [path.name for path in written]
-            found.outcome = {
-                "label": prediction.label,
-                "agreement": prediction.agreement,
-                "scores": {str(k): row for k, row in prediction.scores.items()},
-            }
+            write_thumbnail(folder.thumbnail_path(task.name), prediction)
+            found.outcome = _outcome(task, job, prediction)
+            if config.segment.label is not None:
+                paths, found.outcome["segment"] = write_segment(
+                    folder.path, task.name, prediction, config.segment, task.slide.path
+                )
+                found.files += [path.name for path in paths]
         return how
     finally:
         if slide is not None:
             slide.close()
+
+
+def _outcome(task: SlideTask, job: SlideJob, prediction: SlidePrediction) -> dict[str, Any]:
+    """What the record keeps of the answer."""
+    out: dict[str, Any] = {
+        "label": prediction.label,
+        "agreement": prediction.agreement,
+        "scores": {str(k): row for k, row in prediction.scores.items()},
+        "means": prediction.means,
+        "tile_mm2": prediction.tile_mm2,
+    }
+    if (summary := prediction.summary) is not None:
+        out["class_tiles"] = dict(zip(prediction.classes, summary.counts.tolist(), strict=True))
+        if (task.known or task.slide).patient is not None:
+            out["best"] = base64.b64encode(summary.best.astype("<f4").tobytes()).decode()
+    if job.draw_classifiers is not None:
+        background = job.config.background_columns(prediction.classes)
+        out["draws"] = draw_winners(prediction.slide, job.draw_classifiers, job.config, background)
+    return out
 
 
 def _cached(task: SlideTask, job: SlideJob, path: Path) -> SlideFeatures | None:
@@ -182,6 +210,8 @@ def _key(task: SlideTask, job: SlideJob) -> str:
     else:
         check_file(task.slide.path)
         inner = features_key(*_key_parts(task, job))
+    if job.prompts is not None and (drawing := drawing_of(task.slide.path, job.config.segment)) is not None:
+        inner += f" {sha256_file(drawing)}"
     return hashlib.sha256(f"{inner} {job.run} {task.slide.patient} {task.slide.truth}".encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ import tifffile
 import torch
 from torch import Tensor, nn
 
-COLOURS = {"pink": (225, 130, 175), "purple": (110, 60, 150), "red": (200, 90, 100)}
+COLOURS = {"pink": (225, 130, 175), "purple": (110, 60, 150), "red": (200, 90, 100), "pale": (238, 228, 236)}
 GLASS = (242, 241, 243)
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from pathclip.cli.__main__ import app
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs/reference/schemas"
-SUFFIXES = (".geojson", ".h5", ".heatmap.png", ".html", ".scores.parquet")
+SUFFIXES = (".geojson", ".h5", ".heatmap.png", ".html", ".regions.geojson", ".scores.parquet")
 
 
 def call(*arguments: object) -> Result:

@@ -26,7 +26,7 @@ from pathclip.slides.page import page_data
 
 CLASSES = {"pink": ["pink"], "purple": ["purple"]}
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs/reference/schemas"
-SUFFIXES = [".geojson", ".h5", ".heatmap.png", ".html", ".scores.parquet"]
+SUFFIXES = [".geojson", ".h5", ".heatmap.png", ".html", ".regions.geojson", ".scores.parquet"]
 
 
 def schema(name: str) -> dict:
@@ -40,7 +40,7 @@ def saved(prediction: SlidePrediction, tmp_path_factory: pytest.TempPathFactory)
     return out
 
 
-def test_saving_writes_five_files_of_the_name_and_nothing_else(
+def test_saving_writes_six_files_of_the_name_and_nothing_else(
     saved: Path, prediction: SlidePrediction, tmp_path: Path
 ) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["case 1" + suffix for suffix in SUFFIXES]
@@ -283,10 +283,10 @@ def test_colours_of_classes_differ_and_stay_when_classes_are_added() -> None:
     assert css((0, 114, 178)) == "#0072b2"
 
 
-def test_an_empty_slide_has_all_five_files(tmp_path: Path) -> None:
+def test_an_empty_slide_has_all_six_files(tmp_path: Path) -> None:
     blank = np.full((1024, 1024, 3), GLASS, np.uint8)
     found = classify_slide(MeanColour(), write_slide_at(tmp_path / "a.tif", blank, 0.5), CLASSES)
-    assert len(found.save(tmp_path / "out")) == 5
+    assert len(found.save(tmp_path / "out")) == 6
     assert pq.read_table(tmp_path / "out/a.scores.parquet").num_rows == 0
     assert json.loads((tmp_path / "out/a.geojson").read_text())["features"] == []
     assert read_features(tmp_path / "out/a.h5").state == "empty"

@@ -20,7 +20,7 @@ from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
 
 CLASSES = {"pink": ["pink"], "purple": ["purple"]}
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs/reference/schemas"
-SUFFIXES = (".geojson", ".h5", ".heatmap.png", ".html", ".scores.parquet")
+SUFFIXES = (".geojson", ".h5", ".heatmap.png", ".html", ".regions.geojson", ".scores.parquet")
 SMALL = SlideConfig(tile_px=128, page_tiles=2)
 SMALL_KS = SlideConfig(page_tiles=2)  # for cached features, which have decided on their tiles
 
@@ -224,7 +224,7 @@ def test_a_killed_run_resumes_to_the_files_of_a_clean_one(small: Path, tmp_path:
     run = run_slides(paths, MeanColour(), CLASSES, SMALL, killed)
     assert run.skipped == {"a"}
     compared = [n for n in content(clean) if n.endswith((".geojson", ".html", ".csv", ".parquet"))]
-    assert len(compared) == 10
+    assert len(compared) == 15
     for name in compared:
         assert content(killed)[name] == content(clean)[name], name
 

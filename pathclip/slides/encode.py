@@ -24,7 +24,7 @@ from pathclip.slides.tiling import LEVEL_SLACK, TilePlan
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
 
-__all__ = ["Features", "encode_tiles", "read_tile", "read_tiles"]
+__all__ = ["BATCHES_AHEAD", "Features", "encode_tiles", "read_tile", "read_tiles"]
 
 BATCHES_AHEAD = 3
 BATCHES_PER_COPY = 16  # a copy from the device waits for it, so not one per batch
@@ -136,6 +136,7 @@ def encode_tiles(
     threads: int = 4,
     max_unreadable: float = 0.05,
     spool: FeatureSpool | None = None,
+    tiles: Iterator[np.ndarray | UnreadableRegion] | None = None,
 ) -> Features:
     """Encode the tiles of a plan; those that cannot be read are left out and counted.
 
@@ -147,6 +148,7 @@ def encode_tiles(
         threads: Reading threads, which share the slide's handle.
         max_unreadable: Largest share of unreadable tiles.
         spool: Empty; takes the features as they come, where memory should not grow with the slide.
+        tiles: From `read_tiles` of this plan, where reading has begun elsewhere.
 
     Raises:
         FaultError: If more tiles than that are unreadable.
@@ -164,11 +166,11 @@ def encode_tiles(
             kept.append(rows) if spool is None else spool.add(rows)
             blocks.clear()
 
-    tiles = enumerate(
-        read_tiles(slide, plan, model.image_size, threads=threads, ahead=BATCHES_AHEAD * batch_size)
-    )
+    if tiles is None:
+        tiles = read_tiles(slide, plan, model.image_size, threads=threads, ahead=BATCHES_AHEAD * batch_size)
+    numbered = enumerate(tiles)
     with model.evaluating():
-        while batch := list(islice(tiles, batch_size)):
+        while batch := list(islice(numbered, batch_size)):
             for index, tile in batch:
                 if isinstance(tile, UnreadableRegion):
                     readable[index] = False

@@ -20,7 +20,7 @@ from pathclip.slides.spool import FeatureSpool
 from pathclip.slides.tiling import TilePlan
 from pathclip.slides.tissue import Tissue
 
-__all__ = ["H5_SCHEMA", "SlideFeatures", "read_features", "write_features"]
+__all__ = ["H5_SCHEMA", "SlideFeatures", "as_jpeg", "from_jpeg", "read_features", "write_features"]
 
 H5_SCHEMA = "pathclip.slide-features/1"
 CHUNK_ROWS = 256
@@ -41,9 +41,11 @@ class SlideFeatures:
         plan: The tiles that were read; ``plan.xy`` is row-aligned with ``features``.
         features: (N, D) float16, unit length; in a job still on disk, and an array for `numpy.asarray`.
         unreadable: Number of tiles left out because they could not be decoded.
-        thumbnail: The slide as a picture.
+        thumbnail: The slide as a picture, as it comes back from the file.
         provenance: Model, transform, versions, scale and settings.
         key: Hash of the file, the settings and the model; equal keys mean equal features.
+        thumbnail_jpeg: The thumbnail as the file holds it; compressed once, so that pages made of cached
+            features are those of the first run.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class SlideFeatures:
     thumbnail: Overview
     provenance: dict[str, Any] = field(default_factory=dict)
     key: str = ""
+    thumbnail_jpeg: bytes = b""
 
     @property
     def xy(self) -> np.ndarray:
@@ -169,10 +172,21 @@ def _foreign(slide: SlideFeatures, name: str) -> dict[str, Any]:
     return attributes
 
 
-def _write_pictures(file: h5py.File, slide: SlideFeatures) -> None:
+def as_jpeg(rgb: np.ndarray) -> bytes:
+    """A thumbnail as it is stored."""
     buffer = io.BytesIO()
-    Image.fromarray(slide.thumbnail.rgb).save(buffer, "JPEG", quality=88)
-    thumbnail = file.create_dataset("thumbnail_jpeg", data=np.frombuffer(buffer.getvalue(), np.uint8))
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def from_jpeg(data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8, a thumbnail as it comes back."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def _write_pictures(file: h5py.File, slide: SlideFeatures) -> None:
+    picture = slide.thumbnail_jpeg or as_jpeg(slide.thumbnail.rgb)
+    thumbnail = file.create_dataset("thumbnail_jpeg", data=np.frombuffer(picture, np.uint8))
     tissue = file.create_dataset("tissue", data=slide.tissue.mask.astype(np.uint8), compression="gzip")
     for dataset, picture in ((thumbnail, slide.thumbnail), (tissue, slide.tissue)):
         dataset.attrs["origin"] = np.array(picture.origin)
@@ -185,7 +199,8 @@ def _read_ours(path: Path, file: h5py.File) -> SlideFeatures:
     import json
 
     attrs, coords = file.attrs, file["coords"]
-    rgb = np.asarray(Image.open(io.BytesIO(file["thumbnail_jpeg"][:].tobytes())).convert("RGB"))
+    picture = file["thumbnail_jpeg"][:].tobytes()
+    rgb = from_jpeg(picture)
     thumbnail = Overview(rgb, np.zeros(rgb.shape[:2], bool), *_place(file["thumbnail_jpeg"]))
     tissue = file["tissue"]
     mask = Tissue(
@@ -214,6 +229,7 @@ def _read_ours(path: Path, file: h5py.File) -> SlideFeatures:
         thumbnail=thumbnail,
         provenance=json.loads(attrs["provenance"]),
         key=str(attrs["features_key"]),
+        thumbnail_jpeg=picture,
     )
 
 

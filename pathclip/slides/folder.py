@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pathclip.core.errors import UserError
-from pathclip.core.files import atomic_write, read_json, strict_json, write_json
+from pathclip.core.files import atomic_write, claim, read_json, strict_json, write_json
 
 __all__ = ["RECORD_SCHEMA", "STATUS_SCHEMA", "OutputFolder", "SlideRecord"]
 
@@ -141,6 +141,16 @@ class OutputFolder:
     def is_whole(self, record: SlideRecord) -> bool:
         """Whether the files of a record still lie there."""
         return all((self.path / name).is_file() for name in record.files)
+
+    def sweep(self, names: Sequence[str]) -> None:
+        """Remove what killed processes left half written of these slides; not what others are writing."""
+        for part in (*self.path.glob(".*.part"), *self.records_path.glob(".*.part")):
+            target = part.name[1:].rsplit(".", 2)[0]  # of .TARGET.HEX.part
+            owner = max((name for name in names if target.startswith(f"{name}.")), key=len, default=None)
+            if owner is not None:
+                with claim(self.claim_path(owner)) as owned:
+                    if owned:
+                        part.unlink(missing_ok=True)
 
     def names(self, paths: Sequence[Path]) -> list[str]:
         """A name for every slide, decided before work starts.

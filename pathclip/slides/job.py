@@ -196,6 +196,7 @@ def _work_through(
     workers: int | None,
 ) -> tuple[SlideRun, list[SlideRecord]]:
     order = [task.name for task in tasks]
+    folder.sweep(order)
     header: list[str] = []
     if job.prompts is not None:
         header = [f"K{k}_{cls}" for k in job.config.top_k for cls in job.prompts.labels]

@@ -13,7 +13,7 @@ import numpy as np
 from pathclip._version import __version__
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.encode import BATCHES_AHEAD, encode_tiles, read_tiles
-from pathclip.slides.features import SlideFeatures
+from pathclip.slides.features import SlideFeatures, as_jpeg, from_jpeg
 from pathclip.slides.identity import features_key, model_sha256
 from pathclip.slides.mask import mask_for, read_mask
 from pathclip.slides.mpp import Mpp, resolve_mpp
@@ -102,6 +102,7 @@ def embed_prepared(
     """Encode the tiles of a prepared slide; for the arguments see `embed_open`."""
     slide, plan = prepared.slide, prepared.plan
     sha = model_sha or model_sha256(model)
+    picture = as_jpeg(prepared.thumbnail.rgb)
     encoded = encode_tiles(
         slide,
         plan,
@@ -121,7 +122,8 @@ def embed_prepared(
         plan=dataclasses.replace(plan, xy=plan.xy[encoded.readable]),
         features=encoded.values,
         unreadable=int((~encoded.readable).sum()),
-        thumbnail=prepared.thumbnail,
+        thumbnail=dataclasses.replace(prepared.thumbnail, rgb=from_jpeg(picture)),
+        thumbnail_jpeg=picture,
         provenance=_provenance(model, sha, prepared.mpp, prepared.tissue.source, config),
         key=features_key(slide.path, f"{sha} {model.precision}", config, row_mpp),
     )

@@ -229,6 +229,26 @@ def test_a_killed_run_resumes_to_the_files_of_a_clean_one(small: Path, tmp_path:
         assert content(killed)[name] == content(clean)[name], name
 
 
+def test_what_a_killed_run_left_half_written_is_swept(small: Path, tmp_path: Path) -> None:
+    paths = [Path(shutil.copy(small, tmp_path / name)) for name in ("a.tif", "a.b.tif")]
+    folder = OutputFolder(tmp_path / "out")
+    left = [".a.h5.01234567.part", ".a.b.html.01234567.part", ".c.html.01234567.part"]
+    for name in left:
+        (folder.path / name).touch()
+    folder.claim_path("a.b").write_text("1 another-host\n")  # is being written there
+    run_slides(paths, MeanColour(), CLASSES, SMALL, folder.path)
+    assert [name for name in left if (folder.path / name).exists()] == left[1:]
+
+
+def test_pages_of_cached_features_are_those_of_the_first_run(small: Path, tmp_path: Path) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    run_slides(small, MeanColour(), CLASSES, SMALL, first)
+    run_slides(small, MeanColour(), None, SMALL, again)
+    run_slides(small, MeanColour(), CLASSES, SMALL, again)  # as after a kill between features and pictures
+    for name in ("small.heatmap.png", "small.html", "small.geojson"):
+        assert content(again)[name] == content(first)[name], name
+
+
 def test_a_failed_slide_is_tried_again(cohort: dict[str, Path], small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run_slides(cohort["gone"], MeanColour(), CLASSES, SMALL, out).exit_code == 2

@@ -23,6 +23,7 @@ from pathclip.slides.draws import draw_winners
 from pathclip.slides.export import save_prediction
 from pathclip.slides.features import SlideFeatures, read_features
 from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
+from pathclip.slides.foreign import with_slide
 from pathclip.slides.identity import features_key
 from pathclip.slides.inputs import SlideInput
 from pathclip.slides.segment import drawing_of, write_segment
@@ -138,6 +139,8 @@ def _classify(task: SlideTask, job: SlideJob, folder: OutputFolder, found: _Foun
             assert slide is not None
             features = embed_open(model, slide, config, row_mpp=task.slide.mpp, model_sha=job.model_sha)
             features.save(folder.path, task.name)
+        elif slide is not None:
+            features = with_slide(features, slide, task.slide.mpp)
         found.features = features
         if task.features is None or task.known is not None:
             found.files = [f"{task.name}.h5"]

@@ -165,8 +165,10 @@ def test_a_file_without_features_is_named(tmp_path: Path, make, match: str) -> N
 def test_foreign_features_without_tile_size_or_rows_in_step_are_refused(
     tmp_path: Path, prediction: SlidePrediction
 ) -> None:
-    with pytest.raises(UserError, match="does not state the size of its tiles"):
-        read_features(foreign_h5(tmp_path / "a.h5", prediction, {"patch_size": 256}))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = np.ones((3, 4)), np.array([[0, 0], [100, 250], [377, 90]])
+    with pytest.raises(UserError, match=r"does not state the size of its tiles.*patch_size_level0"):
+        read_features(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["features"], file["coords"] = np.zeros((3, 4)), np.zeros((2, 2))
     with pytest.raises(UserError, match="3 features but 2 coordinates"):

@@ -9,29 +9,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from pathclip._version import __version__
 from pathclip.slides.config import SlideConfig
-from pathclip.slides.encode import encode_tiles, read_tile
+from pathclip.slides.encode import read_tile
 from pathclip.slides.features import SlideFeatures
-from pathclip.slides.identity import check_model, features_key, model_sha256
-from pathclip.slides.mask import mask_for, read_mask
-from pathclip.slides.mpp import resolve_mpp
-from pathclip.slides.overview import thumbnail
+from pathclip.slides.identity import check_model, model_sha256
 from pathclip.slides.pool import agreement, probabilities, score_tiles
 from pathclip.slides.prediction import SlidePrediction
+from pathclip.slides.prepare import embed_open
 from pathclip.slides.slide import Slide, UnreadableRegion, open_slide
 from pathclip.slides.smoothing import smooth_scores
 from pathclip.slides.summary import pool, summarise, without
-from pathclip.slides.tiling import TilePlan, plan_tiles
-from pathclip.slides.tissue import find_tissue
+from pathclip.slides.tiling import TilePlan
 
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
     from pathclip.heads import Prompts
 
-__all__ = ["classify_slide", "embed", "embed_open", "rescore", "score"]
+__all__ = ["classify_slide", "embed", "rescore", "score"]
 
-THUMBNAIL_PX = 1600
 SHOWN_TILE_PX = 192
 
 
@@ -170,86 +165,8 @@ def score(
     )
 
 
-def embed_open(
-    model: DualEncoder,
-    slide: Slide,
-    config: SlideConfig,
-    *,
-    row_mpp: float | None = None,
-    model_sha: str | None = None,
-) -> SlideFeatures:
-    """`embed` for a slide that is open already; ``model_sha`` spares hashing a model once per slide."""
-    sha = model_sha or model_sha256(model)
-    key = features_key(slide.path, f"{sha} {model.precision}", config, row_mpp)
-    mpp = resolve_mpp(slide, given=config.slide_mpp, row=row_mpp)
-    if config.mask is not None:
-        tissue = read_mask(mask_for(slide.path, config.mask), slide, mpp.value)
-    else:
-        tissue = find_tissue(slide, mpp.value, whole=not config.tissue)
-    plan = plan_tiles(
-        slide,
-        mpp.value,
-        tissue,
-        mpp=config.mpp,
-        tile_px=config.tile_px,
-        min_tissue=config.min_tissue,
-        allow_upsample=config.allow_upsample,
-    )
-    encoded = encode_tiles(
-        slide,
-        plan,
-        model,
-        batch_size=config.batch_size,
-        threads=config.threads,
-        max_unreadable=config.max_unreadable,
-    )
-    return SlideFeatures(
-        path=slide.path,
-        vendor=slide.vendor,
-        size=slide.levels[0].size,
-        bounds=slide.bounds,
-        mpp=mpp,
-        tissue=tissue,
-        plan=_only(plan, encoded.readable),
-        features=encoded.values,
-        unreadable=int((~encoded.readable).sum()),
-        thumbnail=thumbnail(slide, THUMBNAIL_PX),
-        provenance=_provenance(model, sha, mpp, tissue.source, config),
-        key=key,
-    )
-
-
 def _named(labels: tuple[str, ...], row: np.ndarray) -> dict[str, float]:
     return dict(zip(labels, map(float, row), strict=True))
-
-
-def _only(plan: TilePlan, keep: np.ndarray) -> TilePlan:
-    import dataclasses
-
-    return dataclasses.replace(plan, xy=plan.xy[keep])
-
-
-def _provenance(model: DualEncoder, sha: str, mpp: Any, tissue: str, config: SlideConfig) -> dict[str, Any]:
-    from openslide import __library_version__
-
-    provenance = model.provenance()
-    versions = {
-        **(provenance.get("versions") or {}),
-        "pathclip": __version__,
-        "openslide": __library_version__,
-    }
-    return {
-        **provenance,
-        "model_sha256": sha,
-        "versions": versions,
-        "mpp": config.mpp,
-        "slide_mpp": mpp.value,
-        "slide_mpp_source": mpp.source,
-        "tile_px": config.tile_px,
-        "encoder_px": model.image_size,
-        "tissue": tissue,
-        "min_tissue": config.min_tissue,
-    }
 
 
 def _top_tiles(

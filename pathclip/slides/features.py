@@ -16,6 +16,7 @@ from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_path, strict_json
 from pathclip.slides.mpp import Mpp
 from pathclip.slides.overview import Overview
+from pathclip.slides.spool import FeatureSpool
 from pathclip.slides.tiling import TilePlan
 from pathclip.slides.tissue import Tissue
 
@@ -23,6 +24,7 @@ __all__ = ["H5_SCHEMA", "SlideFeatures", "read_features", "write_features"]
 
 H5_SCHEMA = "pathclip.slide-features/1"
 CHUNK_ROWS = 256
+ROWS_AT_ONCE = 32 * CHUNK_ROWS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +39,7 @@ class SlideFeatures:
         mpp: Scale of level 0 and its source; None for foreign features that do not state it.
         tissue: Where tiles could lie.
         plan: The tiles that were read; ``plan.xy`` is row-aligned with ``features``.
-        features: (N, D) float16, unit length.
+        features: (N, D) float16, unit length; in a job still on disk, and an array for `numpy.asarray`.
         unreadable: Number of tiles left out because they could not be decoded.
         thumbnail: The slide as a picture.
         provenance: Model, transform, versions, scale and settings.
@@ -51,7 +53,7 @@ class SlideFeatures:
     mpp: Mpp | None
     tissue: Tissue
     plan: TilePlan
-    features: np.ndarray
+    features: np.ndarray | FeatureSpool
     unreadable: int
     thumbnail: Overview
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -84,7 +86,10 @@ def write_features(path: Path, slide: SlideFeatures, *, name: str | None = None)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         count, dim = slide.features.shape
         chunks = (min(CHUNK_ROWS, count), dim) if count else None
-        features = file.create_dataset("features", data=slide.features.astype(np.float16), chunks=chunks)
+        features = file.create_dataset("features", slide.features.shape, np.float16, chunks=chunks)
+        for start in range(0, count, ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            features[rows] = slide.features[rows]
         coords = file.create_dataset("coords", data=slide.plan.xy.astype(np.int32))
         for attribute, value in _ours(slide, name).items():
             for target in (file, features, coords):

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -106,9 +107,7 @@ class OutputFolder:
         self.records_path = self.path / ".pathclip"
         try:
             self.records_path.mkdir(parents=True, exist_ok=True)
-            probe = self.records_path / ".probe"
-            probe.touch()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.records_path).close()  # nameless: others may be at it too
         except OSError as error:
             raise UserError(
                 f"cannot write into {self.path}: {error.strerror}; choose another --out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,40 +24,40 @@ def tiles_geojson(prediction: SlidePrediction) -> dict[str, Any]:
     Coordinates are level-0 pixels as QuPath shows them: of the scanned area, where the file states one
     (MIRAX), because QuPath crops to it.
     """
+    features = list(_tiles(prediction))
+    return {"type": "FeatureCollection", "schema": GEOJSON_SCHEMA, "features": features}
+
+
+def _tiles(prediction: SlidePrediction) -> Iterator[dict[str, Any]]:
     chances = prediction.tile_probabilities
     colours = class_colours(len(prediction.classes))
     x0, y0 = prediction.slide.bounds[:2]
     side = prediction.slide.plan.width
-    features = []
     for (x, y), row in zip(prediction.xy.tolist(), chances.tolist(), strict=True):
         best = max(range(len(row)), key=row.__getitem__)
         left, upper, right, lower = x - x0, y - y0, x - x0 + side, y - y0 + side
         ring = [[left, upper], [right, upper], [right, lower], [left, lower], [left, upper]]
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [ring]},
-                "properties": {
-                    "objectType": "tile",
-                    "classification": {"name": prediction.classes[best], "color": list(colours[best])},
-                    "measurements": {
-                        f"prob_{name}": round(value, 6)
-                        for name, value in zip(prediction.classes, row, strict=True)
-                    },
+        yield {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {
+                "objectType": "tile",
+                "classification": {"name": prediction.classes[best], "color": list(colours[best])},
+                "measurements": {
+                    f"prob_{name}": round(value, 6)
+                    for name, value in zip(prediction.classes, row, strict=True)
                 },
-            }
-        )
-    return {"type": "FeatureCollection", "schema": GEOJSON_SCHEMA, "features": features}
+            },
+        }
 
 
 def write_geojson(path: Path, prediction: SlidePrediction) -> Path:
-    """Write `tiles_geojson`, one tile per line, atomically."""
-    data = tiles_geojson(prediction)
-    lines = ",\n".join(
-        json.dumps(feature, ensure_ascii=False, allow_nan=False) for feature in data["features"]
-    )
+    """Write `tiles_geojson`, one tile per line, atomically; never more than one tile in memory."""
     with atomic_write(path, "w") as handle:
-        handle.write(
-            f'{{"type": "FeatureCollection", "schema": "{GEOJSON_SCHEMA}", "features": [\n{lines}\n]}}\n'
-        )
+        handle.write(f'{{"type": "FeatureCollection", "schema": "{GEOJSON_SCHEMA}", "features": [\n')
+        between = ""
+        for feature in _tiles(prediction):
+            handle.write(between + json.dumps(feature, ensure_ascii=False, allow_nan=False))
+            between = ",\n"
+        handle.write("\n]}\n")
     return path

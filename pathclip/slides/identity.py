@@ -25,7 +25,7 @@ def features_key(slide_path: Path, model_id: str, config: SlideConfig, row_mpp: 
     stat = slide_path.stat()
     settings = {name: getattr(config, name) for name in FEATURE_SETTINGS}
     mask = sha256_file(mask_for(slide_path, config.mask)) if config.mask else None
-    parts = [stat.st_size, stat.st_mtime_ns, settings, row_mpp, mask, model_id, 1]
+    parts = [stat.st_size, stat.st_mtime_ns, settings, row_mpp, mask, model_id, 2]  # 2: raw JPEG tiles
     return hashlib.sha256(strict_json(parts).encode()).hexdigest()
 
 

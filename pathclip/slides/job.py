@@ -26,7 +26,8 @@ from pathclip.slides.inputs import SlideInput, read_inputs
 from pathclip.slides.patients import pool_patients
 from pathclip.slides.result import write_run_result
 from pathclip.slides.tables import write_fractions, write_patients, write_segments
-from pathclip.slides.work import SlideJob, SlideTask, load_model, work_on
+from pathclip.slides.tasks import SlideJob, SlideTask, load_model
+from pathclip.slides.work import work_ahead, work_on
 
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
@@ -200,9 +201,11 @@ def _work_through(
         header = [f"K{k}_{cls}" for k in job.config.top_k for cls in job.prompts.labels]
     records: dict[str, SlideRecord] = {}
     skipped, elsewhere, last = set(), [], time.monotonic()
-    for task, (record, how) in engines.map(
-        functools.partial(work_on, job=job), tasks, engine=engine, workers=workers
-    ):
+    if engine == "serial":
+        done = work_ahead(tasks, job)
+    else:
+        done = engines.map(functools.partial(work_on, job=job), tasks, engine=engine, workers=workers)
+    for task, (record, how) in done:
         if record is None:
             elsewhere.append(task.name)
             log.warning("%s: another process is working on it", task.name)

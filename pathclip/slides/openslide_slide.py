@@ -10,9 +10,13 @@ import openslide
 from PIL import Image, ImageColor
 
 from pathclip.core.errors import FaultError
+from pathclip.slides.mosaic import Mosaic
+from pathclip.slides.raw_jpeg import jpeg_grids
 from pathclip.slides.slide import Level, UnreadableRegion
 
 __all__ = ["OpenSlideSlide", "is_openslide"]
+
+RAW_VENDORS = ("aperio", "generic-tiff")  # whose levels are whole pages of a TIFF, tiles side by side
 
 
 def is_openslide(path: Path) -> bool:
@@ -48,6 +52,7 @@ class OpenSlideSlide:
         self.bounds = _bounds(properties, self.levels[0].size)
         self.associated = tuple(sorted(handle.associated_images))
         self._background = _background(properties)
+        self.mosaic = self._mosaic() if self.vendor in RAW_VENDORS else None
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
         """See `pathclip.slides.slide.Slide.read`."""
@@ -64,6 +69,10 @@ class OpenSlideSlide:
     def close(self) -> None:
         """See `pathclip.slides.slide.Slide.close`."""
         self._handle.close()
+
+    def _mosaic(self) -> Mosaic | None:
+        grids = jpeg_grids(self.path, [level.size for level in self.levels])
+        return Mosaic(grids, self._background) if any(grids) else None
 
     def _read(
         self, handle: openslide.OpenSlide, x: int, y: int, level: int, width: int, height: int
@@ -96,7 +105,7 @@ def _bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int
     return x, y, min(width, size[0] - x), min(height, size[1] - y)
 
 
-def _background(properties: dict[str, str]) -> tuple[int, ...]:
+def _background(properties: dict[str, str]) -> tuple[int, int, int]:
     try:
         return ImageColor.getrgb("#" + properties[openslide.PROPERTY_NAME_BACKGROUND_COLOR])[:3]
     except (KeyError, ValueError):

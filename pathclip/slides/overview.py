@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from pathclip.slides.mosaic import BrokenTile
 from pathclip.slides.slide import Slide, UnreadableRegion
 
 __all__ = ["Overview", "best_level", "block", "overview", "thumbnail"]
@@ -65,7 +66,8 @@ def _render(slide: Slide, downsample: float) -> Overview:
         x, y, side = blocks.pop()
         right, lower = min(x + side, width), min(y + side, height)
         try:
-            rgb[y:lower, x:right] = block(slide, level, (x, y, right, lower), step, (x0, y0))
+            box = x, y, right, lower
+            rgb[y:lower, x:right] = block(slide, level, box, step, (x0, y0), skip_blank=True)
         except UnreadableRegion:
             if side * max(step) / slide.levels[level].downsample <= SMALLEST_BLOCK_PX or side == 1:
                 unreadable[y:lower, x:right] = True
@@ -82,6 +84,8 @@ def block(
     box: tuple[int, int, int, int],
     step: tuple[float, float],
     origin: tuple[int, int],
+    *,
+    skip_blank: bool = False,
 ) -> np.ndarray:
     """One block of a slide shrunk from a level by the exact area under each of its pixels.
 
@@ -91,15 +95,37 @@ def block(
         box: Left, upper, right, lower in pixels of the result's grid.
         step: Level-0 pixels per pixel of that grid, in x and y.
         origin: (x, y) of the grid's corner in level-0 pixels.
+        skip_blank: Do not decode what is bare glass by the number of its bytes.
 
     Raises:
         UnreadableRegion: If it cannot be decoded.
     """
     down = slide.levels[level].downsample
     left, upper, right, lower = (edge * step[i % 2] / down for i, edge in enumerate(box))
+    size = box[2] - box[0], box[3] - box[1]
+    if slide.mosaic is not None and (shrink := slide.mosaic.shrink(level, min(step) / down / 2)):
+        # still twice as fine as asked for, for the reason given in `_render`
+        x, y = origin[0] / down, origin[1] / down
+        exact = (x + left) / shrink, (y + upper) / shrink, (x + right) / shrink, (y + lower) / shrink
+        whole = (*(math.floor(edge) for edge in exact[:2]), *(math.ceil(edge - 1e-6) for edge in exact[2:]))
+        try:
+            pixels = slide.mosaic.read(level, shrink, whole, skip_blank=skip_blank)
+            return _area(pixels, size, exact, whole[:2])
+        except BrokenTile:
+            pass  # the slower reader has the last word
     x, y = math.floor(left), math.floor(upper)
     width, height = math.ceil(right - 1e-6) - x, math.ceil(lower - 1e-6) - y
     pixels = slide.read(origin[0] + round(x * down), origin[1] + round(y * down), level, width, height)
-    size = box[2] - box[0], box[3] - box[1]
-    exact = left - x, upper - y, min(right - x, width), min(lower - y, height)
+    return _area(pixels, size, (left, upper, right, lower), (x, y))
+
+
+def _area(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    box: tuple[float, float, float, float],
+    corner: tuple[int, int],
+) -> np.ndarray:
+    """The mean under each pixel of ``size``; ``box`` counts from where ``pixels`` has its ``corner``."""
+    (x, y), (height, width) = corner, pixels.shape[:2]
+    exact = box[0] - x, box[1] - y, min(box[2] - x, width), min(box[3] - y, height)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX, box=exact))

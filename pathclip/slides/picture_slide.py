@@ -22,6 +22,7 @@ class PictureSlide:
 
     vendor = "picture"
     associated: tuple[str, ...] = ()
+    mosaic = None
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathclip.slides.spool import FeatureSpool
 
 __all__ = ["agreement", "pool_top_k", "probabilities", "score_tiles"]
 
 
-def score_tiles(features: np.ndarray, classifier: np.ndarray) -> np.ndarray:
+ROWS_AT_ONCE = 8192  # in float32; fixed, so that a slide's scores are the same to the last bit
+
+
+def score_tiles(features: np.ndarray | FeatureSpool, classifier: np.ndarray) -> np.ndarray:
     """Cosine of every tile with every class.
 
     Args:
-        features: (N, D), unit length up to the rounding of float16.
+        features: (N, D), unit length up to the rounding of float16; read piece by piece.
         classifier: (D, C) float32, unit columns.
 
     Returns:
         (N, C) float32.
     """
-    exact = features.astype(np.float32)
-    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
-    return (exact / np.maximum(lengths, 1e-12)) @ classifier.astype(np.float32)
+    columns = classifier.astype(np.float32)
+    scores = np.empty((len(features), columns.shape[1]), np.float32)
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        exact = features[start : start + ROWS_AT_ONCE].astype(np.float32)
+        lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+        scores[start : start + ROWS_AT_ONCE] = (exact / np.maximum(lengths, 1e-12)) @ columns
+    return scores
 
 
 def probabilities(scores: np.ndarray, scale: float) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from pathclip.core.errors import FaultError, UserError
+from pathclip.slides.mosaic import Mosaic
 
 __all__ = ["Level", "Slide", "UnreadableRegion", "check_file", "open_slide"]
 
@@ -40,6 +41,7 @@ class Slide(Protocol):
     bounds: tuple[int, int, int, int]  # x, y, width, height of the scanned area in level-0 pixels
     properties: Mapping[str, str]
     associated: tuple[str, ...]  # names of label, macro and thumbnail pictures
+    mosaic: Mosaic | None  # the file's own tiles, where they can be decoded at a smaller size
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
         """Read a region.
@@ -85,15 +87,18 @@ def check_file(path: Path) -> None:
 
 
 def open_slide(path: str | Path) -> Slide:
-    """Open a whole-slide image, or a plain picture as a slide of one level.
+    """Open a whole-slide image, a DeepZoom folder by its .dzi, or a plain picture as a slide of one level.
 
     Raises:
         UserError: If the path is missing or a folder.
         FaultError: If the file cannot be read as a slide or a picture.
     """
+    from pathclip.slides.dzi_slide import DziSlide
     from pathclip.slides.openslide_slide import OpenSlideSlide, is_openslide
     from pathclip.slides.picture_slide import PictureSlide
 
     path = Path(path)
     check_file(path)
+    if path.suffix.lower() == ".dzi":
+        return DziSlide(path)
     return OpenSlideSlide(path) if is_openslide(path) else PictureSlide(path)

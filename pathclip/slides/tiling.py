@@ -12,7 +12,7 @@ from pathclip.slides.overview import best_level
 from pathclip.slides.slide import Slide
 from pathclip.slides.tissue import Tissue
 
-__all__ = ["MAX_UPSAMPLE", "TilePlan", "plan_tiles"]
+__all__ = ["LEVEL_SLACK", "MAX_UPSAMPLE", "TilePlan", "plan_tiles"]
 
 MAX_UPSAMPLE = 1.2
 LEVEL_SLACK = 1.05  # a level this much coarser than asked is taken as it is

@@ -1,22 +1,22 @@
-"""One slide as a worker does it: features, scores, files, and the record that says how it ended."""
+"""One slide as a worker does it, in two halves, and the record that says how it ended."""
 
 from __future__ import annotations
 
 import base64
 import errno
-import functools
 import hashlib
 import os
 import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pathclip.core.errors import FaultError, PathclipError, UserError
 from pathclip.core.files import claim, sha256_file
-from pathclip.slides.classify import embed_open, score
+from pathclip.slides.classify import score
 from pathclip.slides.cohort import write_thumbnail
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.draws import draw_winners
@@ -26,141 +26,181 @@ from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
 from pathclip.slides.foreign import with_slide
 from pathclip.slides.identity import features_key
 from pathclip.slides.inputs import SlideInput
+from pathclip.slides.prepare import PreparedSlide, embed_prepared, prepare
 from pathclip.slides.segment import drawing_of, write_segment
-from pathclip.slides.slide import check_file, open_slide
+from pathclip.slides.slide import Slide, check_file, open_slide
+from pathclip.slides.spool import FeatureSpool
+from pathclip.slides.tasks import SlideJob, SlideTask, model_of
 
 if TYPE_CHECKING:
-    from pathclip.encoders import DualEncoder
-    from pathclip.heads import Prompts
     from pathclip.slides.prediction import SlidePrediction
 
-__all__ = ["SlideJob", "SlideTask", "load_model", "model_of", "work_on"]
-
-
-@dataclass(frozen=True, slots=True)
-class SlideTask:
-    """One slide, as workers get it.
-
-    Attributes:
-        slide: What the user named.
-        name: Stem of its files.
-        features: Cached features to score instead of reading the slide.
-        known: The slide's record, where the features lie in the output folder itself; they stay that slide's.
-    """
-
-    slide: SlideInput
-    name: str
-    features: Path | None = None
-    known: SlideRecord | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SlideJob:
-    """What all slides of a run share, as workers get it.
-
-    Attributes:
-        model: The model, or its name for workers that load their own.
-        model_sha: Its hash.
-        precision: Of its forward pass.
-        config: How to read, tile and score.
-        out: The folder.
-        run: Hash of settings, model and prompts; see `SlideRecord.run`.
-        overwrite: Do finished slides again.
-        prompts: The classes; None only encodes.
-        classifier: (D, C), made once for all slides.
-        draw_classifiers: (P, D, C) of the draws of prompts, where they are asked for.
-        torch_threads: Threads for a worker's forward pass.
-    """
-
-    model: DualEncoder | str
-    model_sha: str
-    precision: str
-    config: SlideConfig
-    out: Path
-    run: str
-    overwrite: bool
-    prompts: Prompts | None = None
-    classifier: np.ndarray | None = None
-    draw_classifiers: np.ndarray | None = None
-    torch_threads: int | None = None
+__all__ = ["BegunSlide", "begin", "finish", "work_ahead", "work_on"]
 
 
 @dataclass(slots=True)
-class _Found:
-    """What is known of a slide while it is worked on."""
+class BegunSlide:
+    """A slide between its two halves: claimed, opened, its first tiles read.
 
+    Attributes:
+        task: What is being done.
+        started: When, by the monotonic clock.
+        held: The claim, the open slide, the reading threads; closing it gives them back.
+        owned: False where another process has the slide.
+        key: Hash of all that decides its outcome.
+        before: Its record, where it was done before and nothing is left to do.
+        slide: Open, unless there are only features.
+        prepared: Its tiles; None where features are cached.
+        features: As cached, then as encoded.
+        how: How it was done, for the log.
+        files: Names of what was written.
+        outcome: What the record will say.
+    """
+
+    task: SlideTask
+    started: float
+    held: ExitStack
+    owned: bool = True
     key: str = ""
+    before: SlideRecord | None = None
+    slide: Slide | None = None
+    prepared: PreparedSlide | None = None
     features: SlideFeatures | None = None
+    how: str = ""
     files: list[str] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
 
 
 def work_on(task: SlideTask, job: SlideJob) -> tuple[SlideRecord | None, str]:
     """Do one slide; whatever happens to it ends as its record. None: another process has it."""
-    folder = OutputFolder(job.out)
-    started = time.monotonic()
-    found = _Found()
-    with claim(folder.claim_path(task.name)) as owned:
-        if not owned:
-            return None, ""
+    return finish(begin(task, job), job)
+
+
+def work_ahead(
+    tasks: Iterable[SlideTask], job: SlideJob
+) -> Iterator[tuple[SlideTask, tuple[SlideRecord | None, str]]]:
+    """Slides one after the other, the next one opened and its first tiles read while one is encoded."""
+    with ThreadPoolExecutor(1, thread_name_prefix="next-slide") as pool:
+        waiting: Future[BegunSlide] | None = None
         try:
-            found.key = _key(task, job)
-            before = folder.record(task.name) if not job.overwrite else None
-            if before and before.key == found.key and before.state != "failed" and folder.is_whole(before):
-                return before, "skipped"
-            how = _classify(task, job, folder, found)
-            if _key(task, job) != found.key:
-                raise FaultError(f"{task.slide.path} changed while it was read; run again")
-        except PathclipError as error:
-            _stop_if_disk_is_full(error)
-            how, found.outcome = "", _failure(str(error), isinstance(error, UserError))
-        except Exception as error:
-            if os.environ.get("PATHCLIP_DEBUG"):
-                raise
-            how, found.outcome = "", _failure(f"{type(error).__name__}: {error}", mistake=False)
-        record = _record(task, job, found, time.monotonic() - started)
-        folder.write_record(record)
-        return record, how
+            for task in tasks:
+                current, waiting = waiting, pool.submit(begin, task, job)
+                if current is not None:
+                    yield current.result().task, finish(current.result(), job)
+            if waiting is not None:
+                last, waiting = waiting, None
+                yield last.result().task, finish(last.result(), job)
+        finally:
+            if waiting is not None:  # interrupted: give the slide that was opened ahead back
+                waiting.result().held.close()
 
 
-def _classify(task: SlideTask, job: SlideJob, folder: OutputFolder, found: _Found) -> str:
-    """Features, scores and files of one slide; returns how it was done, for the log."""
-    model = model_of(job)
-    config = job.config
-    slide = None
+def begin(task: SlideTask, job: SlideJob) -> BegunSlide:
+    """The half that needs no encoder: claim the slide, see what is left to do, open it and read ahead."""
+    folder = OutputFolder(job.out)
+    with ExitStack() as held:
+        begun = BegunSlide(task, time.monotonic(), held)
+        begun.owned = held.enter_context(claim(folder.claim_path(task.name)))
+        if begun.owned:
+            with _failing(begun):
+                _open(begun, job, folder)
+        begun.held = held.pop_all()  # not given back here, unless something unforeseen was raised
+        return begun
+
+
+def _open(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
+    task = begun.task
+    begun.key = _key(task, job)
+    before = folder.record(task.name) if not job.overwrite else None
+    if before and before.key == begun.key and before.state != "failed" and folder.is_whole(before):
+        begun.before = before
+        return
     if task.slide.path.resolve() != task.features:
-        slide = open_slide(task.slide.path)
+        begun.slide = open_slide(task.slide.path)
+        begun.held.callback(begun.slide.close)
+    begun.features = _cached(task, job, task.features or folder.path / f"{task.name}.h5")
+    if begun.features is None:
+        assert begun.slide is not None
+        side_px = model_of(job).image_size
+        begun.prepared = prepare(begun.slide, job.config, side_px, row_mpp=task.slide.mpp)
+        begun.held.callback(begun.prepared.close)
+
+
+def finish(begun: BegunSlide, job: SlideJob) -> tuple[SlideRecord | None, str]:
+    """The half that encodes, scores and writes; ends with the slide's record."""
+    task, folder = begun.task, OutputFolder(job.out)
+    with begun.held:
+        if not begun.owned:
+            return None, ""
+        if begun.before is not None:
+            return begun.before, "skipped"
+        if not begun.outcome:
+            with _failing(begun):
+                _classify(begun, job, folder)
+                if _key(task, job) != begun.key:
+                    raise FaultError(f"{task.slide.path} changed while it was read; run again")
+        record = _record(begun, job, time.monotonic() - begun.started)
+        folder.write_record(record)
+        return record, begun.how
+
+
+@contextmanager
+def _failing(begun: BegunSlide) -> Iterator[None]:
+    """Whatever goes wrong inside is the slide's outcome; only a full disk stops the run."""
     try:
-        cached = task.features or folder.path / f"{task.name}.h5"
-        features = _cached(task, job, cached)
-        how = "scored from cached features, " if features else ""
-        folder.record_path(task.name).unlink(missing_ok=True)  # from here on the old files are being replaced
-        if features is None:
-            assert slide is not None
-            features = embed_open(model, slide, config, row_mpp=task.slide.mpp, model_sha=job.model_sha)
-            features.save(folder.path, task.name)
-        elif slide is not None:
-            features = with_slide(features, slide, task.slide.mpp)
-        found.features = features
-        if task.features is None or task.known is not None:
-            found.files = [f"{task.name}.h5"]
-        if job.prompts is not None:
-            prediction = score(
-                model, features, job.prompts, job.classifier, config, slide=slide, model_sha=job.model_sha
-            )
-            written = save_prediction(prediction, folder.path, task.name, features=False)
-            found.files += [path.name for path in written]
-            write_thumbnail(folder.thumbnail_path(task.name), prediction)
-            found.outcome = _outcome(task, job, prediction)
-            if config.segment.label is not None:
-                paths, found.outcome["segment"] = write_segment(
-                    folder.path, task.name, prediction, config.segment, task.slide.path
-                )
-                found.files += [path.name for path in paths]
-        return how
-    finally:
-        if slide is not None:
-            slide.close()
+        yield
+    except PathclipError as error:
+        _stop_if_disk_is_full(error)
+        begun.how, begun.outcome = "", _failure(str(error), isinstance(error, UserError))
+    except Exception as error:
+        if os.environ.get("PATHCLIP_DEBUG"):
+            raise
+        begun.how, begun.outcome = "", _failure(f"{type(error).__name__}: {error}", mistake=False)
+
+
+def _classify(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
+    """Features, scores and files of one slide."""
+    task, model = begun.task, model_of(job)
+    begun.how = "scored from cached features, " if begun.features else ""
+    folder.record_path(task.name).unlink(missing_ok=True)  # from here on the old files are being replaced
+    if begun.features is None:
+        assert begun.prepared is not None
+        spool = FeatureSpool(model.embed_dim, folder.path)
+        begun.features = embed_prepared(
+            model, begun.prepared, job.config, row_mpp=task.slide.mpp, model_sha=job.model_sha, spool=spool
+        )
+        begun.features.save(folder.path, task.name)
+    elif begun.slide is not None:
+        begun.features = with_slide(begun.features, begun.slide, task.slide.mpp)
+    if task.features is None or task.known is not None:
+        begun.files = [f"{task.name}.h5"]
+    if job.prompts is not None:
+        _answer(begun, job, folder)
+
+
+def _answer(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
+    """The slide's scores, and the files that show them."""
+    task, config = begun.task, job.config
+    assert begun.features is not None
+    assert job.prompts is not None
+    prediction = score(
+        model_of(job),
+        begun.features,
+        job.prompts,
+        job.classifier,
+        config,
+        slide=begun.slide,
+        model_sha=job.model_sha,
+    )
+    written = save_prediction(prediction, folder.path, task.name, features=False)
+    begun.files += [path.name for path in written]
+    write_thumbnail(folder.thumbnail_path(task.name), prediction)
+    begun.outcome = _outcome(task, job, prediction)
+    if config.segment.label is not None:
+        paths, begun.outcome["segment"] = write_segment(
+            folder.path, task.name, prediction, config.segment, task.slide.path
+        )
+        begun.files += [path.name for path in paths]
 
 
 def _outcome(task: SlideTask, job: SlideJob, prediction: SlidePrediction) -> dict[str, Any]:
@@ -218,11 +258,12 @@ def _failure(reason: str, mistake: bool) -> dict[str, Any]:
     return {"state": "failed", "reason": " ".join(reason.split()), "mistake": mistake}
 
 
-def _record(task: SlideTask, job: SlideJob, found: _Found, seconds: float) -> SlideRecord:
-    shown: dict[str, Any] = {"state": "done", **found.outcome}
-    if found.features is not None and shown["state"] == "done":
-        features = found.features
-        shown |= {"tiles": len(features.xy), "unreadable": features.unreadable, "files": tuple(found.files)}
+def _record(begun: BegunSlide, job: SlideJob, seconds: float) -> SlideRecord:
+    task = begun.task
+    shown: dict[str, Any] = {"state": "done", **begun.outcome}
+    if begun.features is not None and shown["state"] == "done":
+        features = begun.features
+        shown |= {"tiles": len(features.xy), "unreadable": features.unreadable, "files": tuple(begun.files)}
         if features.mpp is not None:
             shown |= {"mpp": features.mpp.value, "mpp_source": features.mpp.source}
         if features.state == "empty":
@@ -231,7 +272,7 @@ def _record(task: SlideTask, job: SlideJob, found: _Found, seconds: float) -> Sl
         shown |= {key: getattr(task.known, key) for key in ("slide", "place", "file", "patient", "truth")}
     else:
         shown |= _identity(task.slide, task.features or task.slide.path)
-    return SlideRecord(name=task.name, key=found.key, run=job.run, seconds=round(seconds, 3), **shown)
+    return SlideRecord(name=task.name, key=begun.key, run=job.run, seconds=round(seconds, 3), **shown)
 
 
 def _identity(slide: SlideInput, path: Path) -> dict[str, Any]:
@@ -261,29 +302,3 @@ def _stop_if_disk_is_full(error: PathclipError) -> None:
         and cause.errno in (errno.ENOSPC, errno.EDQUOT)
     ):
         raise error  # every further slide would be computed in vain
-
-
-def model_of(job: SlideJob) -> DualEncoder:
-    """The job's model; a worker process loads it once."""
-    if not isinstance(job.model, str):
-        return job.model
-    if job.torch_threads is not None:
-        import torch
-
-        torch.set_num_threads(job.torch_threads)
-    return _loaded_once(job.model, job.config.device, job.config.precision)
-
-
-def load_model(name: str, device: str, precision: str) -> DualEncoder:
-    """Load a model by name or path onto a device; ``auto`` is the first GPU, or the CPU."""
-    import torch
-
-    from pathclip.encoders import load
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(name, device=device, precision=precision)
-
-
-# only worker processes come here, and they end with the run: a retrained model under the same path is seen
-_loaded_once = functools.lru_cache(maxsize=1)(load_model)

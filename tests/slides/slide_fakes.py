@@ -109,7 +109,7 @@ def write_slide_at(path: Path, pixels: np.ndarray, mpp: float, **more: Any) -> P
     return write_tiff(path, pixels, resolution=1e4 / mpp, resolutionunit="CENTIMETER", **more)
 
 
-def write_svs(path: Path, pixels: np.ndarray, facts: str) -> Path:
+def write_svs(path: Path, pixels: np.ndarray, facts: str, *, compression: str | None = "jpeg") -> Path:
     """An Aperio slide whose description ends in ``facts``, such as ``|AppMag = 20``."""
     height, width = pixels.shape[:2]
     with tifffile.TiffWriter(path) as tiff:
@@ -117,7 +117,7 @@ def write_svs(path: Path, pixels: np.ndarray, facts: str) -> Path:
             pixels,
             tile=(240, 240),
             photometric="rgb",
-            compression="jpeg",
+            compression=compression,
             description=f"Aperio Image Library v12.0.15 \r\n{width}x{height} [0,0 {width}x{height}] "
             f"(240x240) JPEG/RGB Q=80{facts}",
             metadata=None,

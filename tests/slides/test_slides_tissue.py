@@ -58,7 +58,10 @@ def test_bare_glass_of_any_tint_is_empty(glass: tuple[int, int, int]) -> None:
     assert not tissue_mask(noisy(canvas(colour=glass)), MPP).any()
 
 
-@pytest.mark.parametrize("colour", [*COLOURS.values(), (240, 200, 220), (90, 50, 130)])
+STAINS = [COLOURS[name] for name in ("pink", "purple", "red")]
+
+
+@pytest.mark.parametrize("colour", [*STAINS, (240, 200, 220), (90, 50, 130)])
 def test_a_picture_of_tissue_alone_is_tissue_throughout(colour: tuple[int, int, int]) -> None:
     assert tissue_mask(noisy(canvas(colour=colour)), MPP).all()
 

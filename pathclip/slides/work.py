@@ -192,7 +192,8 @@ def _answer(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
         slide=begun.slide,
         model_sha=job.model_sha,
     )
-    written = save_prediction(prediction, folder.path, task.name, features=False)
+    every_class = config.heatmap == "all"
+    written = save_prediction(prediction, folder.path, task.name, features=False, every_class=every_class)
     begun.files += [path.name for path in written]
     write_thumbnail(folder.thumbnail_path(task.name), prediction)
     begun.outcome = _outcome(task, job, prediction)

@@ -232,6 +232,9 @@ def _outcome(run: SlideRun) -> Outcome:
             "label": record.label,
             "agreement": record.agreement,
             "scores": record.scores,
+            "means": record.means,
+            "class_tiles": record.class_tiles,
+            "segment": record.segment,
             "patient": record.patient,
             "truth": record.truth,
             "files": list(record.files),
@@ -246,7 +249,10 @@ def _outcome(run: SlideRun) -> Outcome:
         "elsewhere": list(run.elsewhere),
     }
     reasons = "; reasons in status.jsonl" if any(record.reason for record in run.records) else ""
-    return Outcome(data, [_run_table(run), f"written to {run.out}{reasons}"], exit_code=run.exit_code)
+    shown = run.out / "index.html"
+    scored = any(record.scores for record in run.records)
+    told = f"look at {shown}" if scored and shown.is_file() else f"written to {run.out}"
+    return Outcome(data, [_run_table(run), f"{told}{reasons}"], exit_code=run.exit_code)
 
 
 def _run_table(run: SlideRun) -> Any:

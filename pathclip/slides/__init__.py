@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathclip.slides.classify import classify_slide, embed, rescore
 from pathclip.slides.config import SegmentConfig, SlideConfig
+from pathclip.slides.draws import judge_draws
 from pathclip.slides.features import SlideFeatures, read_features, write_features
 from pathclip.slides.folder import SlideRecord
 from pathclip.slides.info import SlideInfo, slide_info
@@ -39,6 +40,7 @@ __all__ = [
     "classify_slide",
     "embed",
     "find_tissue",
+    "judge_draws",
     "judge_segment",
     "open_slide",
     "plan_tiles",

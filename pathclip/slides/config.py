@@ -96,6 +96,9 @@ class SlideConfig(Config):
     batch_size: int = Field(64, ge=1, description="tiles per forward pass")
     threads: int = Field(4, ge=1, le=64, description="threads that read tiles")
     page_tiles: int = Field(8, ge=0, le=64, description="best tiles shown per class on the page")
+    heatmap: Literal["label", "all"] = Field(
+        "label", description="classes whose probability the PNG shows: the label's alone, or all"
+    )
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:1, mps; used where a model is loaded by name"
     )

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathclip.core.errors import UserError
+from pathclip.slides.config import SlideConfig
+from pathclip.slides.features import SlideFeatures, read_features
+from pathclip.slides.identity import check_model, model_sha256
 from pathclip.slides.pool import score_tiles
 from pathclip.slides.smoothing import smooth_scores
 from pathclip.slides.summary import pool, summarise
@@ -18,10 +23,8 @@ from pathclip.slides.summary import pool, summarise
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
     from pathclip.heads import Prompts
-    from pathclip.slides.config import SlideConfig
-    from pathclip.slides.features import SlideFeatures
 
-__all__ = ["draw_classifiers", "draw_metrics", "draw_winners"]
+__all__ = ["draw_classifiers", "draw_metrics", "draw_winners", "judge_draws"]
 
 BLOCK = 2**24  # numbers scored at once
 
@@ -70,6 +73,48 @@ def draw_winners(
             for key, winner in pooled.winners(background).items():
                 found[key].append(winner)
     return dict(found)
+
+
+def judge_draws(
+    model: DualEncoder,
+    slides: Sequence[SlideFeatures | str | Path],
+    truth: Sequence[str],
+    classes: Any,
+    *,
+    draws: int = 50,
+    config: SlideConfig | None = None,
+) -> dict[str, Any]:
+    """How good a model is on slides whatever the wording: MI-Zero's protocol, from cached features.
+
+    Args:
+        model: The model that made the features.
+        slides: (S,) encoded slides, or their h5 files, which are read one after the other.
+        truth: (S,) the known label of each.
+        classes: The pool of names and templates: whatever `load_prompts` takes.
+        draws: P, with the seeds 0 to P - 1.
+        config: Smoothing, the K and ``background``.
+
+    Returns:
+        As `draw_metrics`.
+
+    Raises:
+        UserError: If a label is no class, a slide has no tiles, or features are another model's.
+    """
+    from pathclip.heads import load_prompts
+
+    prompts, config, sha = load_prompts(classes), config or SlideConfig(), model_sha256(model)
+    labels = prompts.labels
+    if strange := sorted(set(truth) - set(labels)):
+        raise UserError(f"label {strange[0]!r} is no class; the classes are: {', '.join(labels)}")
+    classifiers, background = draw_classifiers(model, prompts, draws), config.background_columns(labels)
+    found = []
+    for slide in slides:
+        features = slide if isinstance(slide, SlideFeatures) else read_features(slide)
+        check_model(features, model, sha)
+        if not (winners := draw_winners(features, classifiers, config, background)):
+            raise UserError(f"{features.path} has no tiles, so it cannot be judged")
+        found.append(winners)
+    return draw_metrics(truth, found, labels)
 
 
 def draw_metrics(

@@ -21,7 +21,7 @@ SUFFIXES = (".h5", ".scores.parquet", ".geojson", ".regions.geojson", ".heatmap.
 
 
 def save_prediction(
-    prediction: SlidePrediction, out: Path, name: str, *, features: bool = True
+    prediction: SlidePrediction, out: Path, name: str, *, features: bool = True, every_class: bool = False
 ) -> list[Path]:
     """Write the files of one slide, each atomically, and return their paths.
 
@@ -30,6 +30,7 @@ def save_prediction(
         out: The folder; made where it is missing.
         name: Stem of the files.
         features: Write the h5 as well; false where it lies there already or came from elsewhere.
+        every_class: Show the probability of every class in the PNG, not of the label alone.
     """
     written = [write_features(out / f"{name}.h5", prediction.slide, name=name)] if features else []
     return [
@@ -37,6 +38,6 @@ def save_prediction(
         write_scores(out / f"{name}.scores.parquet", prediction),
         write_geojson(out / f"{name}.geojson", prediction),
         write_regions(out / f"{name}.regions.geojson", prediction),
-        write_heatmap(out / f"{name}.heatmap.png", prediction, name),
+        write_heatmap(out / f"{name}.heatmap.png", prediction, name, every_class),
         write_page(out / f"{name}.html", prediction, name),
     ]

@@ -106,11 +106,13 @@ def write_features(path: Path, slide: SlideFeatures, *, name: str | None = None)
 
 
 def read_features(path: str | Path) -> SlideFeatures:
-    """Read features written by pathclip, or by TRIDENT or CLAM where they state the size of their tiles.
+    """Read features written by pathclip, or by TRIDENT or CLAM (see `read_foreign`).
 
     Raises:
         UserError: If the file is missing, no HDF5, or holds no features with coordinates and tile size.
     """
+    from pathclip.slides.foreign import read_foreign
+
     path = Path(path)
     if not path.is_file():
         raise UserError(f"features file {path} does not exist")
@@ -122,7 +124,7 @@ def read_features(path: str | Path) -> SlideFeatures:
                 )
             if file.attrs.get("schema") == H5_SCHEMA:
                 return _read_ours(path, file)
-            return _read_foreign(path, file)
+            return read_foreign(path, file)
     except (OSError, KeyError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -236,42 +238,3 @@ def _read_ours(path: Path, file: h5py.File) -> SlideFeatures:
 def _place(dataset: h5py.Dataset) -> tuple[tuple[int, int], tuple[float, float]]:
     x, y = dataset.attrs["origin"].tolist()
     return (int(x), int(y)), tuple(dataset.attrs["downsample"].tolist())
-
-
-def _read_foreign(path: Path, file: h5py.File) -> SlideFeatures:
-    """TRIDENT's or CLAM's file: no picture, no mask, and a scale only where the size of a tile tells it."""
-    attrs = {**file["coords"].attrs, **file.attrs}
-    features = np.asarray(file["features"][:], np.float32).reshape(-1, file["features"].shape[-1])
-    xy = np.asarray(file["coords"][:]).reshape(-1, 2).astype(np.int32)
-    if len(xy) != len(features):
-        raise UserError(f"{path}: {len(features)} features but {len(xy)} coordinates")
-    if "patch_size_level0" in attrs:
-        side = float(attrs["patch_size_level0"])
-    elif "patch_size" in attrs and "downsample" in attrs:
-        side = float(attrs["patch_size"]) * float(np.ravel(attrs["downsample"])[0])
-    else:
-        raise UserError(
-            f"{path} does not state the size of its tiles (patch_size_level0, or patch_size with downsample, "
-            "among the attributes of coords)"
-        )
-    width = int(attrs.get("level0_width", xy[:, 0].max(initial=0) + side))
-    height = int(attrs.get("level0_height", xy[:, 1].max(initial=0) + side))
-    down = max(1.0, max(width, height) / 1600)
-    blank = np.full((max(1, round(height / down)), max(1, round(width / down)), 3), 255, np.uint8)
-    place = (0, 0), (width / blank.shape[1], height / blank.shape[0])
-    nowhere = np.zeros(blank.shape[:2], bool)
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    tile_px = int(attrs.get("patch_size", side))
-    return SlideFeatures(
-        path=path,
-        vendor="unknown",
-        size=(width, height),
-        bounds=(0, 0, width, height),
-        mpp=None,
-        tissue=Tissue(nowhere, *place, "unknown", 0.0),
-        plan=TilePlan(xy, tile_px, float("nan"), 0, round(side), side / tile_px, side),
-        features=(features / np.maximum(lengths, 1e-12)).astype(np.float16),
-        unreadable=0,
-        thumbnail=Overview(blank, nowhere, *place),
-        provenance={"model": None, "features": path.name},
-    )

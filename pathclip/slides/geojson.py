@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathclip.core.files import atomic_write
+from pathclip.slides.collection import write_collection
 from pathclip.slides.colours import class_colours
 
 if TYPE_CHECKING:
@@ -53,11 +52,4 @@ def _tiles(prediction: SlidePrediction) -> Iterator[dict[str, Any]]:
 
 def write_geojson(path: Path, prediction: SlidePrediction) -> Path:
     """Write `tiles_geojson`, one tile per line, atomically; never more than one tile in memory."""
-    with atomic_write(path, "w") as handle:
-        handle.write(f'{{"type": "FeatureCollection", "schema": "{GEOJSON_SCHEMA}", "features": [\n')
-        between = ""
-        for feature in _tiles(prediction):
-            handle.write(between + json.dumps(feature, ensure_ascii=False, allow_nan=False))
-            between = ",\n"
-        handle.write("\n]}\n")
-    return path
+    return write_collection(path, GEOJSON_SCHEMA, _tiles(prediction))

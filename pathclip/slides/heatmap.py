@@ -71,56 +71,70 @@ def _far_edges(prediction: SlidePrediction, near: np.ndarray) -> np.ndarray:
     return np.where(on_grid, np.rint((index + 1) * stride), near + stride)
 
 
-def write_heatmap(path: Path, prediction: SlidePrediction, name: str) -> Path:
+def write_heatmap(path: Path, prediction: SlidePrediction, name: str, every_class: bool = False) -> Path:
     """Write the figure: slide, probability of the label's class, most probable class of each tile.
 
     Args:
         path: The PNG to write.
         prediction: What to show.
         name: The slide's name, for the title.
+        every_class: Show the probability of every class, not of the label alone.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     view = prediction.slide.thumbnail.rgb
-    panels = _panels(prediction)
-    across = view.shape[1] <= 1.4 * view.shape[0]
+    panels = _panels(prediction, every_class)
     aspect = view.shape[0] / view.shape[1]
-    if across:
-        side = min(5.0, 7.0 / aspect)
-        size = (side * len(panels) + 2.6, max(side * aspect, 2.6) + 1.1)
-    else:
-        side = max(2.0, 9.0 * aspect)
-        size = (12.0, side * len(panels) + 1.3)
+    grid, size = _grid(len(panels), aspect)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_drawable(_title(prediction, name)), fontsize=12, x=0.01, ha="left")
-    grid = (1, len(panels)) if across else (len(panels), 1)
     axes = np.ravel(figure.subplots(*grid, squeeze=False))
-    for index, (axis, (title, picture, kind)) in enumerate(zip(axes, panels, strict=True)):
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for index, (axis, (title, picture, kind)) in enumerate(zip(axes, panels, strict=False)):
         axis.imshow(picture, interpolation="none")
         axis.set_title(_drawable(title), fontsize=10, loc="left")
         axis.set_axis_off()
         if index == 0:
             _scale_bar(axis, prediction)
-        if kind == "heat":
+        if kind == "heat" and not every_class:
             _colour_bar(figure, axis)
-        elif kind == "classes":
-            _legend(axis, prediction)
+        elif kind == "classes" and not every_class:
+            place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.3}
+            axis.legend(handles=_handles(prediction), frameon=False, fontsize=8, **place)
+    if every_class and prediction.label is not None:  # one of each for all panels
+        figure.legend(handles=_handles(prediction), frameon=False, fontsize=8, loc="outside right upper")
+        _colour_bar(figure, axes.tolist())
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", facecolor="white")
     return path
 
 
-def _panels(prediction: SlidePrediction) -> list[tuple[str, Any, str]]:
+def _grid(count: int, aspect: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Rows and columns of the panels, and the figure's size in inches, for pictures of height / width."""
+    if count > 3:
+        # about as wide as a screen, with few empty places
+        columns = min(range(1, count + 1), key=lambda c: abs(math.log(c / -(-count // c) / aspect / 1.5)))
+        rows = -(-count // columns)
+        side = min(4.0, 18.0 / columns, 40.0 / rows / aspect)
+        return (rows, columns), (side * columns + 2.6, rows * (side * aspect + 0.4) + 1.1)
+    if aspect >= 1 / 1.4:
+        side = min(5.0, 7.0 / aspect)
+        return (1, count), (side * count + 2.6, max(side * aspect, 2.6) + 1.1)
+    side = max(2.0, 9.0 * aspect)
+    return (count, 1), (12.0, side * count + 1.3)
+
+
+def _panels(prediction: SlidePrediction, every_class: bool) -> list[tuple[str, Any, str]]:
     thumbnail = prediction.slide.thumbnail.rgb
     if prediction.label is None:
         return [("no tile with enough tissue: nothing was scored", thumbnail, "plain")]
-    return [
-        ("slide", thumbnail, "plain"),
-        (f"probability of {prediction.label}", heatmap(prediction, prediction.label), "heat"),
-        ("most probable class", class_map(prediction), "classes"),
-    ]
+    shown = prediction.classes if every_class else [prediction.label]
+    heats = [(f"probability of {name}", heatmap(prediction, name), "heat") for name in shown]
+    slide, classes = ("slide", thumbnail, "plain"), ("most probable class", class_map(prediction), "classes")
+    return [slide, classes, *heats] if every_class else [slide, *heats, classes]
 
 
 def _title(prediction: SlidePrediction, name: str) -> str:
@@ -163,33 +177,27 @@ def _scale_bar(axis: Any, prediction: SlidePrediction) -> None:
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def _colour_bar(figure: Any, axis: Any) -> None:
+def _colour_bar(figure: Any, axes: Any) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURMAP), ax=axis, fraction=0.04, pad=0.02)
+    shape = {"fraction": 0.04, "pad": 0.02} if not isinstance(axes, list) else {"shrink": 0.4, "aspect": 25}
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), COLOURMAP), ax=axes, **shape)
     bar.ax.tick_params(labelsize=8)
 
 
-def _legend(axis: Any, prediction: SlidePrediction) -> None:
+def _handles(prediction: SlidePrediction) -> list[Any]:
+    """The legend: classes by their share of the tiles."""
     from matplotlib.patches import Patch
 
     share = np.bincount(prediction.tile_probabilities.argmax(1), minlength=len(prediction.classes))
     share = share / share.sum()
     colours = class_colours(len(prediction.classes))
     order = np.argsort(-share, kind="stable")[:20]
-    handles = [
+    return [
         Patch(color=np.array(colours[i]) / 255, label=_drawable(f"{prediction.classes[i]} {share[i]:.0%}"))
         for i in order
     ]
-    axis.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        fontsize=8,
-        borderaxespad=0.3,
-    )
 
 
 def _drawable(text: str) -> str:

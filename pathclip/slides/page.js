@@ -25,9 +25,9 @@ function facts() {
   const parts = [
     [data.tiles.count.toLocaleString("en"), " tiles of " + data.tiles.tile_px + " px" + (data.tiles.mpp === null ? "" : " at " + Number(data.tiles.mpp.toPrecision(4)) + " µm/px")],
     [data.size[0].toLocaleString("en") + " × " + data.size[1].toLocaleString("en"), " px" + mm],
-    [data.mpp === null ? "unknown" : Number(data.mpp.toPrecision(4)) + " µm/px", " scale, from " + data.mpp_source],
-    [data.tissue_mm2.toFixed(2) + " mm²", " tissue"],
+    data.mpp === null ? ["unknown", " scale"] : [Number(data.mpp.toPrecision(4)) + " µm/px", " scale, from " + data.mpp_source],
   ];
+  if (data.tissue_mm2 !== null) parts.push([data.tissue_mm2.toFixed(2) + " mm²", " tissue"]);
   if (data.agreement !== null) parts.unshift([Math.round(100 * data.agreement) + "%", " of the K agree"]);
   if (data.provenance.smooth > 1) parts.push([String(data.provenance.smooth), " nearest tiles averaged"]);
   if (data.tiles.unreadable) parts.push([String(data.tiles.unreadable), " tiles unreadable, left out"]);

@@ -68,7 +68,7 @@ def page_data(prediction: SlidePrediction, name: str) -> dict[str, Any]:
         "size": list(slide.size),
         "mpp": slide.mpp.value if slide.mpp else None,
         "mpp_source": slide.mpp.source if slide.mpp else "unknown",
-        "tissue_mm2": slide.tissue.area_mm2,
+        "tissue_mm2": None if slide.tissue.source == "unknown" else slide.tissue.area_mm2,
         "classes": [
             {"name": cls, "colour": css(colour)}
             for cls, colour in zip(prediction.classes, class_colours(len(prediction.classes)), strict=True)

@@ -43,9 +43,9 @@ def smooth_scores(scores: np.ndarray, xy: np.ndarray, k: int) -> np.ndarray:
 
 def _neighbours(xy: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(N, M) rows and weights of the nearest tiles, M being k and the ties beyond it; weights add up to k."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    tree = cKDTree(xy)
+    tree = KDTree(xy)
     asked = min(len(xy), k + 8)
     while True:
         distance, index = tree.query(xy, k=asked)

@@ -23,6 +23,7 @@ from pathclip.slides.draws import draw_winners
 from pathclip.slides.export import save_prediction
 from pathclip.slides.features import SlideFeatures, read_features
 from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
+from pathclip.slides.foreign import with_slide
 from pathclip.slides.identity import features_key
 from pathclip.slides.inputs import SlideInput
 from pathclip.slides.prepare import PreparedSlide, embed_prepared, prepare
@@ -169,6 +170,8 @@ def _classify(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
             model, begun.prepared, job.config, row_mpp=task.slide.mpp, model_sha=job.model_sha, spool=spool
         )
         begun.features.save(folder.path, task.name)
+    elif begun.slide is not None:
+        begun.features = with_slide(begun.features, begun.slide, task.slide.mpp)
     if task.features is None or task.known is not None:
         begun.files = [f"{task.name}.h5"]
     if job.prompts is not None:
@@ -189,7 +192,8 @@ def _answer(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
         slide=begun.slide,
         model_sha=job.model_sha,
     )
-    written = save_prediction(prediction, folder.path, task.name, features=False)
+    every_class = config.heatmap == "all"
+    written = save_prediction(prediction, folder.path, task.name, features=False, every_class=every_class)
     begun.files += [path.name for path in written]
     write_thumbnail(folder.thumbnail_path(task.name), prediction)
     begun.outcome = _outcome(task, job, prediction)

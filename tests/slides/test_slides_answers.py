@@ -20,6 +20,7 @@ from pathclip.slides import (
     SlideConfig,
     SlidePrediction,
     embed,
+    judge_draws,
     pool_top_k,
     read_features,
     rescore,
@@ -271,6 +272,20 @@ def test_draws_are_in_the_result_with_their_level_and_seeds(done: Path, tmp_path
     record = read_json(done / ".pathclip/a.json")
     jsonschema.validate(record, json.loads((SCHEMAS / "slide-record.schema.json").read_text()))
     assert len(record["draws"]["5"]) == 7
+
+
+def test_the_library_judges_draws_as_a_run_does(done: Path, tmp_path: Path) -> None:
+    told = read_json(done / "result.json")["draws"]["balanced_accuracy"]
+    config = SlideConfig(top_k=(1, 5, 100))
+    paths, truth = [done / f"{name}.h5" for name in "abcd"], ["purple", "purple", "pink", "pink"]
+    slides = [read_features(paths[0]), *paths[1:]]
+    assert judge_draws(MeanColour(), slides, truth, CLASSES, draws=7, config=config) == told
+    with pytest.raises(UserError, match="label 'blue' is no class; the classes are: pink, purple"):
+        judge_draws(MeanColour(), slides[:1], ["blue"], CLASSES)
+    with pytest.raises(UserError, match=r"blank.h5 has no tiles"):
+        judge_draws(MeanColour(), [done / "blank.h5"], ["pink"], CLASSES)
+    with pytest.raises(UserError, match="were made by mean-colour"):
+        judge_draws(MeanColour("b" * 64), slides[:1], ["pink"], CLASSES)
 
 
 def test_draws_without_known_labels_say_so(

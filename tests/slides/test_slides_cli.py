@@ -62,7 +62,7 @@ def test_a_person_sees_a_table(slide: Path, common: list[object]) -> None:
     result = call("classify", slide, *common[:-1])
     assert result.exit_code == 0
     assert slide.name in result.stdout
-    assert "written to" in result.stdout
+    assert f"look at {common[5] / 'index.html'}" in result.stdout.replace("\n", "")
 
 
 def test_rescoring_features_by_the_command(

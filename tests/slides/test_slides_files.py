@@ -165,8 +165,10 @@ def test_a_file_without_features_is_named(tmp_path: Path, make, match: str) -> N
 def test_foreign_features_without_tile_size_or_rows_in_step_are_refused(
     tmp_path: Path, prediction: SlidePrediction
 ) -> None:
-    with pytest.raises(UserError, match="does not state the size of its tiles"):
-        read_features(foreign_h5(tmp_path / "a.h5", prediction, {"patch_size": 256}))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = np.ones((3, 4)), np.array([[0, 0], [100, 250], [377, 90]])
+    with pytest.raises(UserError, match=r"does not state the size of its tiles.*patch_size_level0"):
+        read_features(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["features"], file["coords"] = np.zeros((3, 4)), np.zeros((2, 2))
     with pytest.raises(UserError, match="3 features but 2 coordinates"):
@@ -268,6 +270,31 @@ def test_the_figure_is_a_png_larger_than_the_slide(saved: Path) -> None:
         assert figure.format == "PNG"
         assert figure.width > 900
         assert len(np.unique(np.asarray(figure.convert("L")))) > 20
+
+
+def test_the_figure_can_show_every_class(prediction: SlidePrediction, tmp_path: Path) -> None:
+    from pathclip.slides.heatmap import _panels, write_heatmap
+
+    panels = _panels(prediction, True)
+    titles = ["slide", "most probable class", "probability of pink", "probability of purple"]
+    assert [title for title, _, _ in panels] == titles
+    np.testing.assert_array_equal(np.asarray(panels[3][1]), np.asarray(prediction.heatmap("purple")))
+    write_heatmap(tmp_path / "one.png", prediction, "a")
+    write_heatmap(tmp_path / "all.png", prediction, "a", True)
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "all.png") as every:
+        assert every.size != one.size
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 7, 12, 34])
+@pytest.mark.parametrize("aspect", [0.2, 0.75, 1.0, 4.0])
+def test_panels_have_places_and_the_figure_stays_of_a_printable_size(count: int, aspect: float) -> None:
+    from pathclip.slides.heatmap import _grid
+
+    (rows, columns), (width, height) = _grid(count, aspect)
+    assert rows * columns >= count
+    assert (rows - 1) * columns < count
+    assert width <= 25
+    assert height <= 60
 
 
 @pytest.mark.parametrize("width", [3.0, 90.0, 1110.0, 60000.0])

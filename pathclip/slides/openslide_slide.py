@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from PIL import Image, ImageColor
 
 from pathclip.core.errors import FaultError
 from pathclip.slides.mosaic import Mosaic
+from pathclip.slides.ome import refuse_planes
 from pathclip.slides.raw_jpeg import jpeg_grids
 from pathclip.slides.slide import Level, UnreadableRegion
 
 __all__ = ["OpenSlideSlide", "is_openslide"]
 
+log = logging.getLogger("pathclip")
 RAW_VENDORS = ("aperio", "generic-tiff")  # whose levels are whole pages of a TIFF, tiles side by side
 
 
@@ -49,10 +52,17 @@ class OpenSlideSlide:
             Level(size, float(downsample))
             for size, downsample in zip(handle.level_dimensions, handle.level_downsamples, strict=True)
         )
+        refuse_planes(path, properties.get("tiff.ImageDescription", ""))
         self.bounds = _bounds(properties, self.levels[0].size)
         self.associated = tuple(sorted(handle.associated_images))
         self._background = _background(properties)
         self.mosaic = self._mosaic() if self.vendor in RAW_VENDORS else None
+        if self.mosaic is None and "<OME" in properties.get("tiff.ImageDescription", ""):
+            log.warning(
+                "slide %s: of an OME-TIFF without JPEG tiles only the finest level is read, which is slow; "
+                "faster: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg",
+                path.name,
+            )
 
     def read(self, x: int, y: int, level: int, width: int, height: int) -> np.ndarray:
         """See `pathclip.slides.slide.Slide.read`."""

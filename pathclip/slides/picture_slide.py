@@ -9,9 +9,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pathclip.core.errors import FaultError
+from pathclip.slides.ome import refuse_planes
 from pathclip.slides.slide import Level
 
 __all__ = ["PictureSlide"]
+
+IMAGE_DESCRIPTION = 270  # TIFF's tag
 
 
 class PictureSlide:
@@ -32,6 +35,7 @@ class PictureSlide:
                 warnings.simplefilter("ignore", UserWarning)  # odd metadata; what matters fails below
                 with Image.open(path) as image:
                     self.properties = _properties(image)
+                    refuse_planes(path, self.properties.get("tiff.ImageDescription", ""))
                     self._pixels = _flatten(image)
         except Image.DecompressionBombError:
             raise FaultError(
@@ -82,4 +86,7 @@ def _properties(image: Image.Image) -> dict[str, str]:
     dpi = image.info.get("dpi")
     if dpi and dpi[0] > 0 and dpi[1] > 0:
         properties |= {"picture.dpi-x": str(float(dpi[0])), "picture.dpi-y": str(float(dpi[1]))}
+    description = getattr(image, "tag_v2", {}).get(IMAGE_DESCRIPTION)
+    if isinstance(description, str):
+        properties["tiff.ImageDescription"] = description  # of an OME-TIFF, with its scale
     return properties

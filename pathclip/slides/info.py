@@ -8,7 +8,7 @@ from typing import Any
 
 from pathclip.core.errors import UserError
 from pathclip.slides.mpp import resolve_mpp
-from pathclip.slides.slide import open_slide
+from pathclip.slides.slide import has_icc_profile, open_slide
 from pathclip.slides.tissue import find_tissue
 
 __all__ = ["SlideInfo", "slide_info"]
@@ -29,6 +29,7 @@ class SlideInfo:
         associated: Names of label, macro and thumbnail pictures.
         tissue_share: Share of the scanned area that is tissue; None without a scale.
         tissue_mm2: Its area; None without a scale.
+        icc_profile: Whether the file holds one; it is noted and not applied.
         note: What is missing, and the option that supplies it.
     """
 
@@ -42,6 +43,7 @@ class SlideInfo:
     associated: tuple[str, ...]
     tissue_share: float | None
     tissue_mm2: float | None
+    icc_profile: bool
     note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ def slide_info(
             associated=slide.associated,
             tissue_share=round(tissue.share, 4) if tissue else None,
             tissue_mm2=round(tissue.area_mm2, 4) if tissue else None,
+            icc_profile=has_icc_profile(slide),
             note=note,
         )
     finally:

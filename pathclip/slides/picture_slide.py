@@ -83,6 +83,8 @@ def _flatten(image: Image.Image) -> np.ndarray:
 
 def _properties(image: Image.Image) -> dict[str, str]:
     properties = {"picture.format": image.format or "unknown"}
+    if profile := image.info.get("icc_profile"):
+        properties["picture.icc-size"] = str(len(profile))
     dpi = image.info.get("dpi")
     if dpi and dpi[0] > 0 and dpi[1] > 0:
         properties |= {"picture.dpi-x": str(float(dpi[0])), "picture.dpi-y": str(float(dpi[1]))}

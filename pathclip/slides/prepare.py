@@ -18,7 +18,7 @@ from pathclip.slides.identity import features_key, model_sha256
 from pathclip.slides.mask import mask_for, read_mask
 from pathclip.slides.mpp import Mpp, resolve_mpp
 from pathclip.slides.overview import Overview, thumbnail
-from pathclip.slides.slide import Slide, UnreadableRegion
+from pathclip.slides.slide import Slide, UnreadableRegion, has_icc_profile
 from pathclip.slides.spool import FeatureSpool
 from pathclip.slides.tiling import TilePlan, plan_tiles
 from pathclip.slides.tissue import Tissue, find_tissue
@@ -125,7 +125,7 @@ def embed_prepared(
         unreadable=int((~encoded.readable).sum()),
         thumbnail=dataclasses.replace(prepared.thumbnail, rgb=from_jpeg(picture)),
         thumbnail_jpeg=picture,
-        provenance=_provenance(model, sha, prepared.mpp, prepared.tissue.source, config),
+        provenance=_provenance(model, sha, prepared, config),
         key=features_key(slide.path, f"{sha} {model.precision}", config, row_mpp),
     )
 
@@ -156,7 +156,7 @@ def embed_open(
         prepared.close()
 
 
-def _provenance(model: DualEncoder, sha: str, mpp: Mpp, tissue: str, config: SlideConfig) -> dict[str, Any]:
+def _provenance(model: DualEncoder, sha: str, prepared: PreparedSlide, config: SlideConfig) -> dict[str, Any]:
     from openslide import __library_version__
 
     provenance = model.provenance()
@@ -170,11 +170,12 @@ def _provenance(model: DualEncoder, sha: str, mpp: Mpp, tissue: str, config: Sli
         "model_sha256": sha,
         "versions": versions,
         "mpp": config.mpp,
-        "slide_mpp": mpp.value,
-        "slide_mpp_source": mpp.source,
+        "slide_mpp": prepared.mpp.value,
+        "slide_mpp_source": prepared.mpp.source,
+        "icc_profile": "not applied" if has_icc_profile(prepared.slide) else "none",
         "tile_px": config.tile_px,
         "overlap_px": config.overlap_px,
         "encoder_px": model.image_size,
-        "tissue": tissue,
+        "tissue": prepared.tissue.source,
         "min_tissue": config.min_tissue,
     }

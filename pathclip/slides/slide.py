@@ -12,7 +12,7 @@ import numpy as np
 from pathclip.core.errors import FaultError, UserError
 from pathclip.slides.mosaic import Mosaic
 
-__all__ = ["Level", "Slide", "UnreadableRegion", "check_file", "open_slide"]
+__all__ = ["Level", "Slide", "UnreadableRegion", "check_file", "has_icc_profile", "open_slide"]
 
 
 class UnreadableRegion(Exception):
@@ -84,6 +84,11 @@ def check_file(path: Path) -> None:
                 raise FaultError(f"slide {path} is an empty file (0 bytes)")
     except PermissionError:
         raise UserError(f"slide {path} cannot be read: permission denied") from None
+
+
+def has_icc_profile(slide: Slide) -> bool:
+    """Whether the file says how its colours are meant; noted and not applied: encoders saw raw colours."""
+    return any(int(slide.properties.get(f"{who}.icc-size", "0")) > 0 for who in ("openslide", "picture"))
 
 
 def open_slide(path: str | Path) -> Slide:

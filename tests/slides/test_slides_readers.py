@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import openslide
 import pytest
-from PIL import Image
-from slide_fakes import COLOURS, GLASS, damage_tile, painted, write_slide_at, write_svs
+from PIL import Image, ImageCms
+from slide_fakes import COLOURS, GLASS, MeanColour, damage_tile, painted, write_slide_at, write_svs
 
 from pathclip.core.errors import FaultError, UserError
-from pathclip.slides import UnreadableRegion, open_slide, slide_info
+from pathclip.slides import SlideConfig, UnreadableRegion, embed, open_slide, slide_info
 from pathclip.slides.openslide_slide import OpenSlideSlide, _background, _bounds
 from pathclip.slides.overview import overview, thumbnail
 
@@ -246,3 +246,19 @@ def test_a_unicode_path_opens(tmp_path: Path, slide_path: Path) -> None:
     slide = open_slide(place)
     assert slide.levels[0].size == (2048, 1536)
     slide.close()
+
+
+@pytest.mark.parametrize("kind", ["tiff", "png"])
+def test_a_colour_profile_is_noted(tmp_path: Path, kind: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = painted(512, 512)[0]
+    path = tmp_path / f"a.{kind}"
+    if kind == "tiff":
+        write_slide_at(path, pixels, 0.5, levels=1, iccprofile=profile)
+    else:
+        Image.fromarray(pixels).save(path, icc_profile=profile)
+    assert slide_info(path, slide_mpp=0.5).icc_profile
+    encoded = embed(MeanColour(), path, SlideConfig(tile_px=128, slide_mpp=0.5))
+    assert encoded.provenance["icc_profile"] == "not applied"
+    Image.fromarray(pixels).save(tmp_path / "plain.png")
+    assert not slide_info(tmp_path / "plain.png", slide_mpp=0.5).icc_profile

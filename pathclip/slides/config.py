@@ -59,6 +59,7 @@ class SlideConfig(Config):
         description="scale of the slide's full size, instead of what the file says",
     )
     tile_px: int = Field(256, ge=16, le=4096, description="side of a tile at that scale")
+    overlap_px: int = Field(0, ge=0, description="pixels that neighbouring tiles share, at the tiles' scale")
     top_k: tuple[int, ...] = Field(
         (1, 5, 10, 50, 100), min_length=1, description="numbers of best tiles pooled per class (MI-Zero)"
     )
@@ -118,6 +119,12 @@ class SlideConfig(Config):
         if value != "sets" and not (isinstance(value, int) and 0 <= value <= MAX_DRAWS):
             raise ValueError(f"expected a whole number from 0 to {MAX_DRAWS}, or 'sets'")
         return value
+
+    @model_validator(mode="after")
+    def _tiles_advance(self) -> SlideConfig:
+        if self.overlap_px >= self.tile_px:
+            raise ValueError(f"overlap_px = {self.overlap_px} must be less than tile_px = {self.tile_px}")
+        return self
 
     @model_validator(mode="after")
     def _label_k_is_listed(self) -> SlideConfig:

@@ -141,6 +141,7 @@ def _ours(slide: SlideFeatures, name: str) -> dict[str, Any]:
         "slide_mpp_source": slide.mpp.source if slide.mpp else "unknown",
         "tile_px": plan.tile_px,
         "tile_px_level0": plan.stride,
+        "overlap_px": plan.overlap_px,
         "level": plan.level,
         "read_px": plan.read_px,
         "scale": plan.scale,
@@ -163,7 +164,7 @@ def _foreign(slide: SlideFeatures, name: str) -> dict[str, Any]:
         "patch_size_level0": plan.width,
         "target_magnification": 10 / plan.mpp,
         "level0_magnification": 10 / slide.mpp.value if slide.mpp else np.nan,
-        "overlap": 0,
+        "overlap": plan.overlap_px,
         "name": name,
         "level0_width": slide.size[0],
         "level0_height": slide.size[1],
@@ -216,6 +217,7 @@ def _read_ours(path: Path, file: h5py.File) -> SlideFeatures:
         read_px=int(attrs["read_px"]),
         scale=float(attrs["scale"]),
         stride=float(attrs["tile_px_level0"]),
+        overlap_px=int(attrs["overlap_px"]),
     )
     value = float(attrs["slide_mpp"])
     return SlideFeatures(

@@ -55,7 +55,7 @@ def _boxes(prediction: SlidePrediction) -> np.ndarray:
     """(N, 4) left, upper, right, lower of each tile in thumbnail pixels, at least one pixel large."""
     view = prediction.slide.thumbnail
     down = np.array(view.downsample)
-    near = prediction.xy - np.array(view.origin)
+    near = prediction.xy + prediction.slide.plan.margin - np.array(view.origin)
     first = np.rint(near / down).astype(np.int64)
     last = np.rint(_far_edges(prediction, near) / down).astype(np.int64)
     limit = np.array(view.rgb.shape[1::-1])
@@ -65,10 +65,10 @@ def _boxes(prediction: SlidePrediction) -> np.ndarray:
 
 def _far_edges(prediction: SlidePrediction, near: np.ndarray) -> np.ndarray:
     """Where each tile's neighbour begins, so that no seam shows between tiles of one grid."""
-    stride = prediction.slide.plan.stride
-    index = np.rint(near / stride)
-    on_grid = np.abs(np.rint(index * stride) - near) <= 1
-    return np.where(on_grid, np.rint((index + 1) * stride), near + stride)
+    step, margin = prediction.slide.plan.step, prediction.slide.plan.margin
+    index = np.rint((near - margin) / step)
+    on_grid = np.abs(np.rint(index * step) + margin - near) <= 1
+    return np.where(on_grid, np.rint((index + 1) * step) + margin, near + step)
 
 
 def write_heatmap(path: Path, prediction: SlidePrediction, name: str, every_class: bool = False) -> Path:

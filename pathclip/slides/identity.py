@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURE_SETTINGS", "check_model", "features_key", "model_sha256"]
 
-FEATURE_SETTINGS = ("mpp", "slide_mpp", "tile_px", "allow_upsample", "tissue", "min_tissue", "max_unreadable")
+FEATURE_SETTINGS = (
+    "mpp",
+    "slide_mpp",
+    "tile_px",
+    "overlap_px",
+    "allow_upsample",
+    "tissue",
+    "min_tissue",
+    "max_unreadable",
+)
 
 
 def features_key(slide_path: Path, model_id: str, config: SlideConfig, row_mpp: float | None = None) -> str:

@@ -44,9 +44,10 @@ def lattices(plan: TilePlan, corner: tuple[int, int]) -> list[Lattice]:
         corner: x, y where the scanned area begins, in level-0 pixels: where `plan_tiles` puts its grid.
     """
     near = plan.xy.astype(np.int64) - np.array(corner)
-    cells = np.rint(near / plan.stride).astype(np.int64)
-    if (np.abs(np.rint(cells * plan.stride) - near) <= 1).all():
-        return [Lattice(np.arange(len(cells)), cells, corner, plan.stride)] if len(cells) else []
+    cells = np.rint(near / plan.step).astype(np.int64)
+    if (np.abs(np.rint(cells * plan.step) - near) <= 1).all():
+        first = corner[0] + plan.margin, corner[1] + plan.margin
+        return [Lattice(np.arange(len(cells)), cells, first, plan.step)] if len(cells) else []
     side = plan.width
     offsets, group = np.unique(near % side, axis=0, return_inverse=True)
     found = []

@@ -82,7 +82,7 @@ class SlidePrediction:
     @property
     def tile_mm2(self) -> float | None:
         """Area of one tile; None where the scale is unknown."""
-        return None if self.mpp is None else (self.slide.plan.stride * self.mpp.value) ** 2 / 1e6
+        return None if self.mpp is None else (self.slide.plan.step * self.mpp.value) ** 2 / 1e6
 
     @property
     def state(self) -> str:

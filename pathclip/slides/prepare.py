@@ -82,6 +82,7 @@ def prepare(
         tile_px=config.tile_px,
         min_tissue=config.min_tissue,
         allow_upsample=config.allow_upsample,
+        overlap_px=config.overlap_px,
     )
     ahead = BATCHES_AHEAD * config.batch_size
     reading = read_tiles(slide, plan, side_px, threads=config.threads, ahead=ahead)
@@ -172,6 +173,7 @@ def _provenance(model: DualEncoder, sha: str, mpp: Mpp, tissue: str, config: Sli
         "slide_mpp": mpp.value,
         "slide_mpp_source": mpp.source,
         "tile_px": config.tile_px,
+        "overlap_px": config.overlap_px,
         "encoder_px": model.image_size,
         "tissue": tissue,
         "min_tissue": config.min_tissue,

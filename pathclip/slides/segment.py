@@ -84,7 +84,7 @@ def segment_slide(prediction: SlidePrediction, label: str, threshold: float | No
         chosen = prediction.tile_probabilities[:, column] >= threshold
     slide, mpp = prediction.slide, prediction.mpp.value if prediction.mpp else None
     wanted = max(slide.size) / MAX_SIDE_PX if mpp is None else SEGMENT_MPP / mpp
-    down = slide.plan.stride / max(1, round(slide.plan.stride / max(1.0, wanted)))
+    down = slide.plan.step / max(1, round(slide.plan.step / max(1.0, wanted)))
     origin = slide.bounds[:2]
     shape = tuple(math.ceil((slide.size[axis] - origin[axis]) / down) for axis in (1, 0))
     mask = np.zeros(shape, bool)

@@ -31,6 +31,7 @@ class TilePlan:
         read_px: Side to read at that level.
         scale: ``read_px`` per ``tile_px``, before rounding.
         stride: Side of a tile in level-0 pixels, exact.
+        overlap_px: Pixels of ``tile_px`` that neighbouring tiles share.
     """
 
     xy: np.ndarray
@@ -40,6 +41,17 @@ class TilePlan:
     read_px: int
     scale: float
     stride: float
+    overlap_px: int = 0
+
+    @property
+    def step(self) -> float:
+        """From one tile to the next in level-0 pixels, exact: the side of the cell that a tile speaks for."""
+        return self.stride * (1 - self.overlap_px / self.tile_px)
+
+    @property
+    def margin(self) -> int:
+        """From a tile's corner to that of its cell, in level-0 pixels; cells lie in the middle."""
+        return round((self.stride - self.step) / 2)
 
     @property
     def width(self) -> int:
@@ -56,11 +68,13 @@ def plan_tiles(
     tile_px: int,
     min_tissue: float = 0.5,
     allow_upsample: bool = False,
+    overlap_px: int = 0,
 ) -> TilePlan:
     """Lay a grid of tiles over the scanned area and keep those with enough tissue.
 
     Tile (i, j) begins at ``round(i * stride), round(j * stride)`` with ``stride = tile_px * mpp / slide_mpp``
-    in float64, so rounding never adds up. Tiles lie wholly within the scanned area.
+    in float64, so rounding never adds up; with an overlap, that many pixels less. Tiles lie wholly within the
+    scanned area.
 
     Args:
         slide: An open slide.
@@ -70,6 +84,7 @@ def plan_tiles(
         tile_px: Side of a tile.
         min_tissue: Smallest share of tissue in a tile.
         allow_upsample: Permit ``mpp`` more than 1.2x finer than the slide.
+        overlap_px: Pixels of ``tile_px`` that neighbouring tiles share; less than ``tile_px``.
 
     Raises:
         UserError: If the slide is coarser than asked for, or smaller than one tile.
@@ -82,14 +97,15 @@ def plan_tiles(
         )
     stride = tile_px * mpp / slide_mpp
     x0, y0, width, height = slide.bounds
-    columns, rows = (math.floor(side / stride + OVERHANG) for side in (width, height))
+    step = stride * (1 - overlap_px / tile_px)
+    columns, rows = (math.floor((side - stride) / step + OVERHANG) + 1 for side in (width, height))
     if columns < 1 or rows < 1:
         raise UserError(
             f"slide {slide.path} is {width} x {height} px at {slide_mpp:g} µm/px, smaller than one tile of "
             f"{tile_px} px at {mpp:g} µm/px ({stride:g} px); take a smaller --tile-px or a finer --mpp"
         )
-    left = x0 + np.rint(np.arange(columns) * stride).astype(np.int64)
-    upper = y0 + np.rint(np.arange(rows) * stride).astype(np.int64)
+    left = x0 + np.rint(np.arange(columns) * step).astype(np.int64)
+    upper = y0 + np.rint(np.arange(rows) * step).astype(np.int64)
     share = _tissue_share(tissue, left, upper, stride)
     row, column = np.nonzero(share >= min_tissue)  # row-major, the order of tiles in the file
     level = best_level(slide, mpp / slide_mpp, slack=LEVEL_SLACK)
@@ -102,6 +118,7 @@ def plan_tiles(
         read_px=max(1, round(tile_px * scale)),
         scale=scale,
         stride=stride,
+        overlap_px=overlap_px,
     )
 
 

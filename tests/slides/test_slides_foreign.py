@@ -107,7 +107,9 @@ def test_the_slide_beside_them_adds_scale_picture_and_tiles(
     slide = open_slide(slide_path)
     whole = with_slide(read_features(path), slide)
     slide.close()
-    np.testing.assert_array_equal(whole.thumbnail.rgb, prediction.slide.thumbnail.rgb)
+    assert whole.thumbnail.rgb.shape == prediction.slide.thumbnail.rgb.shape
+    difference = np.abs(whole.thumbnail.rgb.astype(int) - prediction.slide.thumbnail.rgb)
+    assert difference.mean() < 1  # ours has been a JPEG in between
     assert (whole.size, whole.bounds) == (prediction.slide.size, prediction.slide.bounds)
     assert whole.plan.mpp == pytest.approx(2.0 if make is clam_patches else 0.5)  # 32 px for 128 of the slide
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,6 +15,8 @@ __all__ = ["MAX_MPP", "MIN_MPP", "SegmentConfig", "SlideConfig"]
 
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Scales (µm/px) outside of which a number is taken for an error: 72 dpi would be 353 µm/px."""
+
+MAX_DRAWS = 1000
 
 PREFERRED_K = 10
 """Decides the label: a few tiles outvote one odd tile, and a small biopsy still has as many."""
@@ -78,11 +80,10 @@ class SlideConfig(Config):
         le=1000,
         description="nearest tiles that each tile's scores are averaged over; MI-Zero takes 8",
     )
-    draws: int = Field(
+    draws: int | Literal["sets"] = Field(
         0,
-        ge=0,
-        le=1000,
-        description="draws of prompts that are scored besides, to see the spread; MI-Zero has 50",
+        description="draws of prompts that are scored besides, to see the spread; MI-Zero has 50. sets: each "
+        "set of the prompt file by itself, as MI-Zero's files hold them",
     )
     segment: SegmentConfig = SegmentConfig()
     allow_upsample: bool = Field(False, description="cut tiles finer than 1.2x the slide's own scale")
@@ -111,6 +112,13 @@ class SlideConfig(Config):
         if any(k < 1 for k in value):
             raise ValueError("every K must be at least 1")
         return tuple(sorted(set(value)))
+
+    @field_validator("draws", mode="before")
+    @classmethod
+    def _number_or_sets(cls, value: Any) -> Any:
+        if value != "sets" and not (isinstance(value, int) and 0 <= value <= MAX_DRAWS):
+            raise ValueError(f"expected a whole number from 0 to {MAX_DRAWS}, or 'sets'")
+        return value
 
     @model_validator(mode="after")
     def _tiles_advance(self) -> SlideConfig:

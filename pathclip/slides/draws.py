@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,18 +29,27 @@ __all__ = ["draw_classifiers", "draw_metrics", "draw_winners", "judge_draws"]
 BLOCK = 2**24  # numbers scored at once
 
 
-def draw_classifiers(model: DualEncoder, prompts: Prompts, count: int) -> np.ndarray:
-    """(P, D, C) float32, a classifier for each of the draws with seeds 0 to ``count`` - 1.
+def draw_classifiers(model: DualEncoder, prompts: Prompts, draws: int | Literal["sets"]) -> np.ndarray:
+    """(P, D, C) float32, a classifier for each of the draws.
 
     Args:
         model: Encodes every text once, however many draws hold it.
         prompts: The pool of names and templates.
-        count: P.
+        draws: P, with the seeds 0 to P - 1; ``"sets"`` takes each set of the prompts as one draw.
+
+    Raises:
+        UserError: If there is but one set to take.
     """
     from pathclip.heads import Prompts, draw_prompts
     from pathclip.heads.zeroshot import prompt_set_classifiers
 
-    drawn = tuple(draw_prompts(prompts, seed).sets[0] for seed in range(count))
+    if draws == "sets" and len(prompts.sets) < 2:
+        raise UserError(
+            f"draws = 'sets': prompts {prompts.name} hold one set; give a number of draws, or a file of sets"
+        )
+    drawn = prompts.sets
+    if draws != "sets":
+        drawn = tuple(draw_prompts(prompts, seed).sets[0] for seed in range(draws))
     return np.asarray(prompt_set_classifiers(model, Prompts(drawn)))
 
 
@@ -81,7 +90,7 @@ def judge_draws(
     truth: Sequence[str],
     classes: Any,
     *,
-    draws: int = 50,
+    draws: int | Literal["sets"] = 50,
     config: SlideConfig | None = None,
 ) -> dict[str, Any]:
     """How good a model is on slides whatever the wording: MI-Zero's protocol, from cached features.
@@ -91,7 +100,7 @@ def judge_draws(
         slides: (S,) encoded slides, or their h5 files, which are read one after the other.
         truth: (S,) the known label of each.
         classes: The pool of names and templates: whatever `load_prompts` takes.
-        draws: P, with the seeds 0 to P - 1.
+        draws: P, with the seeds 0 to P - 1; ``"sets"`` takes each set of the prompts by itself.
         config: Smoothing, the K and ``background``.
 
     Returns:

@@ -59,7 +59,16 @@ def read_foreign(path: Path, file: h5py.File) -> SlideFeatures:
         bounds=(0, 0, *size),
         mpp=None,
         tissue=Tissue(nowhere, picture.origin, picture.downsample, "unknown", 0.0),
-        plan=TilePlan(xy, tile_px, float("nan"), 0, round(side), side / tile_px, side),
+        plan=TilePlan(
+            xy=xy,
+            tile_px=tile_px,
+            mpp=float("nan"),
+            level=0,
+            read_px=round(side),
+            scale=side / tile_px,
+            stride=side,
+            overlap_px=_overlap(attrs, xy, side, tile_px),
+        ),
         features=(features / np.maximum(lengths, 1e-12)).astype(np.float16),
         unreadable=0,
         thumbnail=picture,
@@ -105,12 +114,6 @@ def with_slide(features: SlideFeatures, slide: Slide, row_mpp: float | None = No
 
 def _side(path: Path, attrs: Mapping[str, Any], xy: np.ndarray) -> float:
     """Side of a tile in level-0 pixels."""
-    if float(attrs.get("overlap", 0)) > 0:
-        log.warning(
-            "%s: its tiles overlap by %s px; shares, areas and regions count what is in two tiles twice",
-            path.name,
-            attrs["overlap"],
-        )
     if "patch_size_level0" in attrs:
         return float(attrs["patch_size_level0"])
     if "patch_size" in attrs and "downsample" in attrs:
@@ -123,6 +126,14 @@ def _side(path: Path, attrs: Mapping[str, Any], xy: np.ndarray) -> float:
         )
     log.info("%s: tiles of %d level-0 pixels, by their distances", path.name, spacing)
     return float(spacing)
+
+
+def _overlap(attrs: Mapping[str, Any], xy: np.ndarray, side: float, tile_px: int) -> int:
+    """Pixels that neighbouring tiles share: as TRIDENT states it; CLAM's step shows in the distances."""
+    if "overlap" in attrs:
+        return min(max(0, int(attrs["overlap"])), tile_px - 1)
+    spacing = _spacing(xy)
+    return 0 if spacing is None or spacing >= side else round(tile_px * (1 - spacing / side))
 
 
 def _spacing(xy: np.ndarray) -> int | None:

@@ -48,11 +48,11 @@ def lattices(plan: TilePlan, corner: tuple[int, int]) -> list[Lattice]:
     if (np.abs(np.rint(cells * plan.step) - near) <= 1).all():
         first = corner[0] + plan.margin, corner[1] + plan.margin
         return [Lattice(np.arange(len(cells)), cells, first, plan.step)] if len(cells) else []
-    side = plan.width
+    side = max(1, round(plan.step))
     offsets, group = np.unique(near % side, axis=0, return_inverse=True)
     found = []
     for number, offset in enumerate(offsets.tolist()):
         rows = np.flatnonzero(group.ravel() == number)
-        place = (corner[0] + offset[0], corner[1] + offset[1])
+        place = (corner[0] + offset[0] + plan.margin, corner[1] + offset[1] + plan.margin)
         found.append(Lattice(rows, near[rows] // side, place, side))
     return found

@@ -65,7 +65,7 @@ def write_run_result(
     if config.segment.label is not None:
         details["segment"] = _segments(records, config)
     if config.draws:
-        details["draws"] = _draws(judged, config, labels)
+        details["draws"] = _draws(judged, config, labels, len(prompts.sets))
     states = {s: sum(r.state == s for r in records) for s in ("done", "failed", "empty")}
     tiles = {key: sum(getattr(record, key) for record in records) for key in ("tiles", "unreadable")}
     return write_result(
@@ -146,13 +146,21 @@ def _quality(
     return {"judged": len(judged), **metrics}, intervals
 
 
-def _draws(judged: Sequence[SlideRecord], config: SlideConfig, labels: Sequence[str]) -> dict[str, Any]:
+def _draws(
+    judged: Sequence[SlideRecord], config: SlideConfig, labels: Sequence[str], num_sets: int
+) -> dict[str, Any]:
     """How the slides fare under prompts drawn by chance."""
     judged = [record for record in judged if record.draws]
-    told = {"level": "slide", "count": config.draws, "seeds": [0, config.draws - 1], "judged": len(judged)}
-    told |= {"decided_by": config.decided_by}
+    by_seed = isinstance(config.draws, int)
+    told = {
+        "level": "slide",
+        "count": config.draws if by_seed else num_sets,
+        "seeds": [0, config.draws - 1] if by_seed else None,
+        "judged": len(judged),
+        "decided_by": config.decided_by,
+    }
     if not judged:
-        log.warning("draws = %d: no slide has a known label, so there is nothing to judge", config.draws)
+        log.warning("draws = %s: no slide has a known label, so there is nothing to judge", config.draws)
         return told
     numbers = draw_metrics([r.truth or "" for r in judged], [r.draws for r in judged], labels)
     return {**told, "balanced_accuracy": numbers}

@@ -288,6 +288,29 @@ def test_the_library_judges_draws_as_a_run_does(done: Path, tmp_path: Path) -> N
         judge_draws(MeanColour("b" * 64), slides[:1], ["pink"], CLASSES)
 
 
+def test_the_sets_of_a_file_are_draws_as_they_stand(done: Path, cohort: Path, tmp_path: Path) -> None:
+    sets = {str(seed): draw_prompts(load_prompts(POOL), seed).sets[0] for seed in range(5)}
+    content = {key: {"classnames": s.classnames, "templates": list(s.templates)} for key, s in sets.items()}
+    (tmp_path / "sets.json").write_text(json.dumps(content))
+    out = shutil.copytree(done, tmp_path / "out")
+    config = SMALL.replace(top_k=(1, 5, 100), draws="sets")
+    run_slides(cohort / "s.csv", MeanColour(), tmp_path / "sets.json", config, out)
+    told = read_json(out / "result.json")["draws"]
+    assert (told["count"], told["seeds"]) == (5, None)
+    paths, truth = [done / f"{name}.h5" for name in "abcd"], ["purple", "purple", "pink", "pink"]
+    for seed in range(5):
+        labels = [
+            rescore(read_features(path), MeanColour(), load_prompts(content[str(seed)]), config).label
+            for path in paths
+        ]
+        assert told["balanced_accuracy"]["5"]["values"][seed] == balanced_accuracy(truth, labels)
+    for wrong in (-1, 1001, 2.5, "all"):
+        with pytest.raises(ValueError, match="expected a whole number from 0 to 1000, or 'sets'"):
+            SMALL.replace(draws=wrong)
+    with pytest.raises(UserError, match="draws = 'sets': prompts custom hold one set"):
+        run_slides(cohort / "s.csv", MeanColour(), CLASSES, config, tmp_path / "one")
+
+
 def test_draws_without_known_labels_say_so(
     cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from pathclip.slides import (
 )
 from pathclip.slides.foreign import with_slide
 from pathclip.slides.page import page_data
+from pathclip.slides.regions import merge_tiles
 
 CLASSES = {"pink": ["pink"], "purple": ["purple"]}
 
@@ -148,12 +148,21 @@ def test_tiles_of_contours_on_grids_of_their_own_have_the_side_most_agree_on(tmp
     assert read_features(tmp_path / "a.h5").plan.stride == 512
 
 
-def test_overlapping_tiles_are_warned_about(
-    prediction: SlidePrediction, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, "pathclip"):
-        read_features(trident(tmp_path / "a.h5", prediction, overlap=32))
-    assert "a.h5: its tiles overlap by 32 px" in caplog.text
+@pytest.mark.parametrize("stated", [True, False], ids=["trident", "clam"])
+def test_overlapping_tiles_count_only_for_their_middles(tmp_path: Path, stated: bool) -> None:
+    # tiles of 501 level-0 pixels, 438 apart: TRIDENT rounds the step to whole pixels
+    xy = np.stack(np.meshgrid(np.arange(40), np.arange(30)), -1).reshape(-1, 2) * 438 + 100
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"], file["coords"] = np.ones((len(xy), 3)), xy
+        size = {"patch_size": 256, "patch_size_level0": 501}
+        file["coords"].attrs.update(size | {"overlap": 32} if stated else size)
+    found = read_features(tmp_path / "a.h5")
+    assert found.plan.overlap_px == 32
+    (region,) = merge_tiles(found.plan, np.zeros(len(xy), int), (0, 0))
+    assert region.area_px == len(xy) * 438**2
+    left, upper = region.rings[0][0]
+    assert abs(left - (100 + (501 - 438) / 2)) <= 1
+    assert abs(upper - (100 + (501 - 438) / 2)) <= 1
 
 
 def test_features_that_are_not_finite_are_refused(prediction: SlidePrediction, tmp_path: Path) -> None:

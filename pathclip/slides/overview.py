@@ -54,9 +54,7 @@ def _render(slide: Slide, downsample: float) -> Overview:
     x0, y0, full_width, full_height = slide.bounds
     width = max(1, math.ceil(full_width / downsample - 1e-6))
     height = max(1, math.ceil(full_height / downsample - 1e-6))
-    # from a level twice as fine, where there is one: in a JPEG level of the wanted scale, colour runs over
-    # blocks of 16 pixels and blurs the edge of tissue by a whole tile
-    level = best_level(slide, downsample / 2, slack=1.001)
+    level = _source(slide, downsample)
     rgb = np.full((height, width, 3), 255, np.uint8)
     unreadable = np.zeros((height, width), bool)
     step = full_width / width, full_height / height
@@ -76,6 +74,18 @@ def _render(slide: Slide, downsample: float) -> Overview:
             quarters = [(x + i, y + j, half) for j in (0, half) for i in (0, half)]
             blocks += [q for q in quarters if q[0] < right and q[1] < lower]
     return Overview(rgb, unreadable, (x0, y0), step)
+
+
+def _source(slide: Slide, downsample: float) -> int:
+    """The level to shrink: finer than asked for, as JPEG runs colour over blocks of 16 pixels of a level.
+
+    In a level of the wanted scale that blurs the edge of tissue by a whole tile. Twice as fine is what can be
+    afforded where levels are decoded in full, eight times where they need not be.
+    """
+    fine = best_level(slide, downsample / 8, slack=1.001)
+    if slide.mosaic is not None and slide.mosaic.shrink(fine, 4) == 4:
+        return fine
+    return best_level(slide, downsample / 2, slack=1.001)
 
 
 def block(
@@ -104,7 +114,7 @@ def block(
     left, upper, right, lower = (edge * step[i % 2] / down for i, edge in enumerate(box))
     size = box[2] - box[0], box[3] - box[1]
     if slide.mosaic is not None and (shrink := slide.mosaic.shrink(level, min(step) / down / 2)):
-        # still twice as fine as asked for, for the reason given in `_render`
+        # still twice as fine as asked for, so that the mean under a pixel is a mean
         x, y = origin[0] / down, origin[1] / down
         exact = (x + left) / shrink, (y + upper) / shrink, (x + right) / shrink, (y + lower) / shrink
         whole = (*(math.floor(edge) for edge in exact[:2]), *(math.ceil(edge - 1e-6) for edge in exact[2:]))

@@ -11,12 +11,16 @@ from pydantic import Field, field_validator, model_validator
 from pathclip.core.config import Config
 from pathclip.core.errors import UserError
 
-__all__ = ["MAX_MPP", "MIN_MPP", "SegmentConfig", "SlideConfig"]
+__all__ = ["MAX_MPP", "MIN_MPP", "OUTPUTS", "SegmentConfig", "SlideConfig"]
 
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Scales (µm/px) outside of which a number is taken for an error: 72 dpi would be 353 µm/px."""
 
 MAX_DRAWS = 1000
+
+Output = Literal["scores", "tiles", "regions", "heatmap", "page"]
+OUTPUTS: tuple[Output, ...] = ("scores", "tiles", "regions", "heatmap", "page")
+"""NAME.scores.parquet, NAME.geojson, NAME.regions.geojson, NAME.heatmap.png and NAME.html."""
 
 PREFERRED_K = 10
 """Decides the label: a few tiles outvote one odd tile, and a small biopsy still has as many."""
@@ -100,6 +104,9 @@ class SlideConfig(Config):
     page_tiles: int = Field(8, ge=0, le=64, description="best tiles shown per class on the page")
     heatmap: Literal["label", "all"] = Field(
         "label", description="classes whose probability the PNG shows: the label's alone, or all"
+    )
+    outputs: tuple[Output, ...] = Field(
+        OUTPUTS, description="files of each slide; fewer where many slides are only scored anew"
     )
     device: str = Field(
         "auto", description="auto, cpu, cuda, cuda:1, mps; used where a model is loaded by name"

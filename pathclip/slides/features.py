@@ -217,7 +217,7 @@ def _read_ours(path: Path, file: h5py.File) -> SlideFeatures:
         read_px=int(attrs["read_px"]),
         scale=float(attrs["scale"]),
         stride=float(attrs["tile_px_level0"]),
-        overlap_px=int(attrs["overlap_px"]),
+        overlap_px=int(attrs.get("overlap_px", 0)),  # absent in files of before tiles could overlap
     )
     value = float(attrs["slide_mpp"])
     return SlideFeatures(

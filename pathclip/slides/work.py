@@ -189,11 +189,17 @@ def _answer(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
         job.prompts,
         job.classifier,
         config,
-        slide=begun.slide,
+        slide=begun.slide if "page" in config.outputs else None,  # it is where tiles are shown
         model_sha=job.model_sha,
     )
-    every_class = config.heatmap == "all"
-    written = save_prediction(prediction, folder.path, task.name, features=False, every_class=every_class)
+    written = save_prediction(
+        prediction,
+        folder.path,
+        task.name,
+        features=False,
+        every_class=config.heatmap == "all",
+        outputs=config.outputs,
+    )
     begun.files += [path.name for path in written]
     write_thumbnail(folder.thumbnail_path(task.name), prediction)
     begun.outcome = _outcome(task, job, prediction)

@@ -325,3 +325,20 @@ def test_more_draws_read_no_slide_again(cohort: Path, done: Path, tmp_path: Path
     run_slides(cohort / "s.csv", model, CLASSES, SMALL.replace(top_k=(1, 5, 100), draws=9), out)
     assert model.batches == []
     assert read_json(out / "result.json")["draws"]["count"] == 9
+
+
+def test_fewer_files_are_written_where_fewer_are_asked_for(cohort: Path, tmp_path: Path) -> None:
+    slides, out = [cohort / "a.tif", cohort / "blank.tif"], tmp_path / "out"
+    run = run_slides(slides, MeanColour(), CLASSES, SMALL.replace(outputs=("scores",)), out)
+    assert [record.files for record in run.records] == [
+        ("a.h5", "a.scores.parquet"),
+        ("blank.h5", "blank.scores.parquet"),
+    ]
+    assert sorted(path.name for path in out.glob("a.*")) == ["a.h5", "a.scores.parquet"]
+    data = (out / "index.html").read_text(encoding="utf-8")
+    assert '"page": null' in data
+    again = run_slides(slides, MeanColour(), CLASSES, SMALL.replace(outputs=()), tmp_path / "none")
+    assert [record.label for record in again.records] == ["pink", None]
+    assert (tmp_path / "none/fractions.csv").is_file()
+    with pytest.raises(ValueError, match="outputs"):
+        SMALL.replace(outputs=("pages",))

@@ -115,6 +115,14 @@ def test_h5_comes_back_as_it_was(saved: Path, prediction: SlidePrediction) -> No
     assert np.abs(back.thumbnail.rgb.astype(int) - slide.thumbnail.rgb).mean() < 2
 
 
+def test_files_of_before_tiles_could_overlap_are_read(prediction: SlidePrediction, tmp_path: Path) -> None:
+    path = prediction.slide.save(tmp_path)
+    with h5py.File(path, "r+") as file:
+        for place in (file, file["coords"], file["features"]):
+            del place.attrs["overlap_px"]
+    assert read_features(path).plan.overlap_px == 0
+
+
 def foreign_h5(path: Path, prediction: SlidePrediction, attributes: dict, dtype: str = "f4") -> Path:
     with h5py.File(path, "w") as file:
         file["features"] = (

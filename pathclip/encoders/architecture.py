@@ -15,8 +15,10 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import nn
 
+from pathclip.core import extras
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
+from pathclip.encoders.formats.bert import bert_folder
 
 __all__ = ["Architecture", "build_clip", "evaluation_transform", "find_architecture", "shipped_configs"]
 
@@ -47,11 +49,13 @@ class Architecture:
         name: What it is called: an open_clip model name, a shipped config, a file's stem.
         model_cfg: open_clip's ``model_cfg``.
         preprocess_cfg: open_clip's ``preprocess_cfg`` (mean, std, interpolation, resize_mode, ...).
+        folder: Where the files of its text tower lie (tokenizer, sizes of a BERT), if it has any.
     """
 
     name: str
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
+    folder: Path | None = None
 
     def overridden(self, **overrides: Any) -> Architecture:
         """A copy with some values changed.
@@ -74,7 +78,9 @@ class Architecture:
                 model_cfg[key].update(value)
             else:
                 model_cfg[key] = value
-        return checked(self.name, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
+        return checked(
+            self.name, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, folder=self.folder
+        )
 
 
 def shipped_configs() -> tuple[str, ...]:
@@ -90,7 +96,7 @@ def find_architecture(name: str | Path) -> Architecture:
     """
     path = Path(name)
     if path.suffix == ".json" or path.is_file():
-        return checked(path.stem, read_json(path), place=str(path))
+        return checked(path.stem, read_json(path), place=str(path), folder=path.parent)
     if str(name) in shipped_configs():
         return checked(str(name), read_json(CONFIGS / f"{name}.json"))
     config = open_clip.get_model_config(str(name).replace("/", "-"))
@@ -99,13 +105,14 @@ def find_architecture(name: str | Path) -> Architecture:
     return checked(str(name).replace("/", "-"), {"model_cfg": config})
 
 
-def checked(name: str, config: Any, *, place: str | None = None) -> Architecture:
+def checked(name: str, config: Any, *, place: str | None = None, folder: Path | None = None) -> Architecture:
     """Turn the content of a config file into an `Architecture`.
 
     Args:
         name: Name of the result.
         config: ``{"model_cfg": ..., "preprocess_cfg": ...}`` or a bare ``model_cfg``.
         place: Where the config came from, for the message.
+        folder: The model's folder, for a text tower that has files of its own.
 
     Raises:
         UserError: If a part is missing or a key is unknown.
@@ -127,7 +134,8 @@ def checked(name: str, config: Any, *, place: str | None = None) -> Architecture
         model_cfg["vision_cfg"]["timm_model_pretrained"] = False  # never fetch weights behind the user's back
     merged = merge_preprocess_dict(PreprocessCfg(), {k: v for k, v in preprocess.items() if k != "size"})
     merged["mean"], merged["std"] = tuple(merged["mean"]), tuple(merged["std"])
-    return Architecture(name, model_cfg, {k: v for k, v in merged.items() if k not in ("size", "mode")})
+    preprocess_cfg = {k: v for k, v in merged.items() if k not in ("size", "mode")}
+    return Architecture(name, model_cfg, preprocess_cfg, folder)
 
 
 def build_clip(architecture: Architecture, *, seed: int = 0) -> nn.Module:
@@ -137,18 +145,37 @@ def build_clip(architecture: Architecture, *, seed: int = 0) -> nn.Module:
         UserError: If open_clip cannot build it.
     """
     config = copy.deepcopy(architecture.model_cfg)
-    if "hf_model_name" in config["text_cfg"]:
-        raise UserError(
-            f"model {architecture.name} has Hugging Face text tower {config['text_cfg']['hf_model_name']}, "
-            "which is not supported yet"
-        )
-    kind = CustomTextCLIP if config.pop("custom_text", False) else CLIP
+    bert = "hf_model_name" in config["text_cfg"]
+    if bert:
+        config["text_cfg"].update(_local_text_tower(architecture))
+    kind = CustomTextCLIP if config.pop("custom_text", False) or bert else CLIP
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            return kind(**config)
+            clip = kind(**config)
         except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
             raise UserError(f"model config {architecture.name} cannot be built: {error}") from error
+    if bert:
+        _narrow(clip, CLIPTextCfg(**config["text_cfg"]).context_length, architecture.name)
+    return clip
+
+
+def _local_text_tower(architecture: Architecture) -> dict[str, Any]:
+    """What lets open_clip build a BERT from its sizes alone, on a machine without a network."""
+    text_cfg = architecture.model_cfg["text_cfg"]
+    folder = bert_folder(text_cfg["hf_model_name"], architecture.folder)
+    extras.require("transformers", extra="hf", why=f"the BERT text tower of {architecture.name}")
+    return {"hf_model_name": str(folder), "hf_model_pretrained": False}
+
+
+def _narrow(clip: nn.Module, context_length: int, name: str) -> None:
+    """A BERT states all positions that it has; the model reads as many tokens as its config says."""
+    if context_length > clip.context_length:
+        raise UserError(
+            f"model {name}: text_cfg.context_length is {context_length}, "
+            f"its text tower has {clip.context_length} positions"
+        )
+    clip.context_length = clip.text.context_length = context_length
 
 
 def evaluation_transform(architecture: Architecture, image_size: int) -> list[Any]:

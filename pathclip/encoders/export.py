@@ -52,6 +52,7 @@ def export(model: DualEncoder, folder: str | Path, *, format: str = "open_clip")
         key: value.detach().cpu().contiguous() for key, value in to_hf(model.clip.state_dict()).items()
     }
     tokenizer = tokenizer_of(model.architecture)
+    assert isinstance(tokenizer, SimpleTokenizer)  # `hf_config` has refused the others
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})

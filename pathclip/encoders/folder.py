@@ -13,6 +13,8 @@ from pathclip._version import __version__
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_path, sha256_file, write_json
 from pathclip.encoders.architecture import Architecture
+from pathclip.encoders.formats.bert import bert_config
+from pathclip.encoders.text_files import copy_text_files
 
 if TYPE_CHECKING:
     from pathclip.encoders.encoder import DualEncoder
@@ -37,6 +39,7 @@ def save_folder(
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     write_json(folder / CONFIG_NAME, open_clip_config(model.architecture))
+    _write_text_tower(model.architecture, folder)
     digest = sha256_file(folder / WEIGHTS_NAME)
     record = {
         "schema": "pathclip.model/1",
@@ -54,6 +57,13 @@ def save_folder(
         digest,
     )
     model.source.prompts, model.source.training = prompts, record["training"]
+
+
+def _write_text_tower(architecture: Architecture, folder: Path) -> None:
+    """The tokenizer and the sizes of a text tower that has files of its own."""
+    if bert := architecture.model_cfg["text_cfg"].get("hf_model_name"):
+        copy_text_files(architecture.folder, folder)
+        write_json(folder / "config.json", bert_config(bert, architecture.folder))
 
 
 def open_clip_config(architecture: Architecture) -> dict[str, Any]:

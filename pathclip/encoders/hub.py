@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathclip.core.errors import UserError
+from pathclip.encoders.text_files import TEXT_FILES
 from pathclip.encoders.weights import WEIGHTS_ORDER
 
 __all__ = ["hub_folder", "looks_like_hub_name"]
 
 CONFIG_FILES = ("open_clip_config.json", "config.json")
-EXTRA_FILES = ("pathclip.json", "preprocessor_config.json")
+EXTRA_FILES = ("pathclip.json", "preprocessor_config.json", *TEXT_FILES)
 TIMEOUT_S = 10.0
 PLAIN_REASONS = {
     "OfflineModeIsEnabled": "offline mode is on (HF_HUB_OFFLINE)",

@@ -57,13 +57,21 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     KnownModel(
         "openai/clip-vit-base-patch32", "Hugging Face CLIPModel", "MIT", "open", "supported", "not pathology"
     ),
-    KnownModel("wisdomik/QuiltNet-B-16-PMB", "open_clip, BERT text tower", "MIT", "open", "not yet"),
     KnownModel(
-        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
-        "open_clip, BERT text tower",
+        "wisdomik/QuiltNet-B-16-PMB",
+        "open_clip folder, BERT text tower",
         "MIT",
         "open",
-        "not yet",
+        "supported",
+        "needs pathclip[hf]",
+    ),
+    KnownModel(
+        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        "open_clip folder, BERT text tower",
+        "MIT",
+        "open",
+        "supported",
+        "needs pathclip[hf]; not pathology alone",
     ),
     KnownModel("Astaxanthin/KEEP", "KEEP", "MIT", "open", "not yet"),
     KnownModel("MahmoodLab/CONCH", "CONCH", "CC-BY-NC-ND 4.0", "gated", "not yet"),

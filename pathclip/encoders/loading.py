@@ -17,6 +17,8 @@ from pathclip.encoders.encoder import DualEncoder, Source
 from pathclip.encoders.folder import CONFIG_NAME, RECORD_NAME
 from pathclip.encoders.hub import hub_folder, looks_like_hub_name
 from pathclip.encoders.slices import read_slices
+from pathclip.encoders.text_files import has_text_files
+from pathclip.encoders.tokens import tokenizer_of
 from pathclip.encoders.weights import find_weights, load_strictly, read_weights
 
 __all__ = ["load"]
@@ -94,7 +96,7 @@ def _checkpoint_folder(folder: Path, name: str) -> DualEncoder:
     whole = path.is_file()
     title = str(_record(folder / CHECKPOINT_NAME).get("model"))
     if exported.is_file():
-        architecture = checked(title, read_json(exported), place=str(exported))
+        architecture = checked(title, read_json(exported), place=str(exported), folder=exported.parent)
     else:
         architecture = find_architecture(title)
     model = _filled(architecture, read_weights(path) if whole else read_slices(folder, "model"), path)
@@ -117,11 +119,11 @@ def _open_clip_folder(
 ) -> DualEncoder:
     config, record = read_json(folder / CONFIG_NAME), _record(folder / RECORD_NAME)
     architecture = checked(
-        record.get("name") or _title(folder, name), config, place=str(folder / CONFIG_NAME)
+        record.get("name") or _title(folder, name), config, place=str(folder / CONFIG_NAME), folder=folder
     )
     if quick_gelu is not None:
         architecture = architecture.overridden(quick_gelu=quick_gelu)
-    elif "quick_gelu" not in architecture.model_cfg:
+    elif "quick_gelu" not in architecture.model_cfg and not _has_its_own_activations(architecture):
         log.warning(
             "%s does not state quick_gelu; plain GELU is assumed, as open_clip does; if the model was tuned "
             "from OpenAI's weights, load it with quick_gelu=True",
@@ -131,6 +133,12 @@ def _open_clip_folder(
     model = _filled(architecture, read_weights(path), path)
     model.source = Source(name, path, prompts=record.get("prompts"), training=record.get("training"))
     return model
+
+
+def _has_its_own_activations(architecture: Architecture) -> bool:
+    """Whether neither tower is open_clip's own, so that quick_gelu has no effect."""
+    cfg = architecture.model_cfg
+    return "timm_model_name" in cfg["vision_cfg"] and "hf_model_name" in cfg["text_cfg"]
 
 
 def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
@@ -196,6 +204,8 @@ def _filled(architecture: Architecture, weights: dict[str, Tensor], path: Path) 
         if key in weights and key in own and weights[key].numel() == 1:
             weights[key] = weights[key].reshape(own[key].shape)
     load_strictly(clip, weights, place=str(path), name=architecture.name)
+    if has_text_files(architecture.folder):
+        tokenizer_of(architecture)  # files of another model are told now, not at the first text
     return DualEncoder(clip, architecture)
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a model: CLIP's byte-pair encoding, whose vocabulary comes with open_clip."""
+"""The tokenizer of a model: CLIP's byte pairs, which come with open_clip, or one from its own files."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import functools
 import json
 from typing import Any
 
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
 from pathclip.core.errors import UserError
 from pathclip.encoders.architecture import Architecture
+from pathclip.encoders.formats.bert import bert_config, bert_tokenizer
+from pathclip.encoders.text_files import FileTokenizer
 
 __all__ = ["tokenizer_of"]
 
+CLEANERS = ("whitespace", "lower", "canonicalize")  # open_clip's
 
-def tokenizer_of(architecture: Architecture) -> SimpleTokenizer:
+
+def tokenizer_of(architecture: Architecture) -> SimpleTokenizer | FileTokenizer:
     """The tokenizer that a config asks for; models with equal options share one.
 
     Raises:
-        UserError: If it is a Hugging Face tokenizer, or makes ids that the model has no embedding for.
+        UserError: If its files are missing, or it makes ids that the model has no embedding for.
     """
     text_cfg = architecture.model_cfg["text_cfg"]
     if text_cfg.get("hf_tokenizer_name"):
-        raise UserError(
-            f"model {architecture.name} wants the Hugging Face tokenizer {text_cfg['hf_tokenizer_name']}, "
-            "which is not supported yet"
-        )
+        return _of_bert(architecture)
     tokenizer = _byte_pairs(json.dumps(text_cfg.get("tokenizer_kwargs") or {}, sort_keys=True))
     vocab_size = text_cfg.get("vocab_size", 49408)
     if tokenizer.vocab_size > vocab_size:
@@ -40,3 +41,26 @@ def tokenizer_of(architecture: Architecture) -> SimpleTokenizer:
 def _byte_pairs(options: str) -> SimpleTokenizer:
     kwargs: dict[str, Any] = json.loads(options)
     return SimpleTokenizer(**kwargs)  # reads 48,894 merges, a third of a second
+
+
+def _of_bert(architecture: Architecture) -> FileTokenizer:
+    """Word pieces as open_clip's ``HFTokenizer`` makes them: cleaned, then split."""
+    name, text_cfg = architecture.name, architecture.model_cfg["text_cfg"]
+    if not text_cfg.get("hf_model_name"):
+        raise UserError(
+            f"model {name} wants the tokenizer {text_cfg['hf_tokenizer_name']} for a text tower that is no "
+            "BERT, which pathclip does not read"
+        )
+    options = dict(text_cfg.get("tokenizer_kwargs") or {})
+    clean, blank_end = options.pop("clean", "whitespace"), options.pop("strip_sep_token", False)
+    odd = [*options, *(["tokenizer_mode"] if text_cfg.get("tokenizer_mode") else [])]
+    if odd or clean not in CLEANERS:
+        what = f"option {odd[0]}" if odd else f"clean = {clean!r}"
+        raise UserError(
+            f"model {name}: {what} of its tokenizer is unknown; known: strip_sep_token, "
+            f"clean = {', '.join(CLEANERS)}"
+        )
+    bert = bert_config(text_cfg["hf_model_name"], architecture.folder)
+    return bert_tokenizer(
+        bert, architecture.folder, model=name, clean=get_clean_fn(clean), blank_end=blank_end
+    )

@@ -1,0 +1,194 @@
+"""Tokenizers read from a model's own files: word pieces, byte pairs, sentence pieces; never from the hub."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pathclip.core import extras
+from pathclip.core.errors import UserError
+from pathclip.core.files import read_json
+
+__all__ = [
+    "TEXT_FILES",
+    "FileTokenizer",
+    "copy_text_files",
+    "fitting",
+    "has_text_files",
+    "read_byte_pairs",
+    "read_sentence_pieces",
+    "read_word_pieces",
+]
+
+log = logging.getLogger("pathclip")
+
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
+# what belongs to a text tower in a model folder
+TEXT_FILES = (*TOKENIZERS, "tokenizer_config.json", "special_tokens_map.json")
+NORMALIZER_OPTIONS = {  # of tokenizer_config.json -> of the tokenizer's normalizer
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+
+class FileTokenizer:
+    """Texts to ids of one width: cut with the end mark kept, and padded.
+
+    Args:
+        ids_of: One text to its ids, marks of start and end included.
+        pad_id: Fills up short texts.
+        clean: Applied to each text first.
+        blank_end: Put padding in place of the end mark (open_clip's ``strip_sep_token``).
+    """
+
+    def __init__(
+        self,
+        ids_of: Callable[[str], list[int]],
+        *,
+        pad_id: int,
+        clean: Callable[[str], str] | None = None,
+        blank_end: bool = False,
+    ) -> None:
+        self.ids_of, self.pad_id = ids_of, pad_id
+        self.clean, self.blank_end = clean, blank_end
+
+    def __call__(self, texts: Sequence[str], context_length: int) -> Tensor:
+        """Texts -> int64 (B, T)."""
+        rows = torch.full((len(texts), context_length), self.pad_id, dtype=torch.int64)
+        for row, text in zip(rows, texts, strict=True):
+            ids = self.ids_of(self.clean(text) if self.clean else text)
+            if len(ids) > context_length:
+                ids = [*ids[: context_length - 1], ids[-1]]
+            if self.blank_end:
+                ids = ids[:-1]
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        return rows
+
+
+def fitting(model: str, made: int, embeddings: int) -> None:
+    """Compare the ids that a tokenizer makes with the embeddings that the model has.
+
+    Fewer ids are warned of: a vocabulary may be padded, but it may also be another model's.
+
+    Args:
+        model: Name for the message.
+        made: Number of ids of the tokenizer.
+        embeddings: Rows of the token embedding.
+
+    Raises:
+        UserError: If an id would have no embedding.
+    """
+    if made > embeddings:
+        raise UserError(
+            f"the tokenizer of {model} makes {made} ids, the model has embeddings for {embeddings}; "
+            "take the tokenizer files from where the weights came from"
+        )
+    if made < embeddings:
+        log.warning(
+            "the tokenizer of %s makes %d ids, the model has embeddings for %d; is it this model's own?",
+            model,
+            made,
+            embeddings,
+        )
+
+
+def read_word_pieces(folder: Path | None, *, model: str) -> Any:
+    """A BERT's tokenizer from ``tokenizer.json`` or ``vocab.txt``, and ``tokenizer_config.json`` if there.
+
+    Returns:
+        A ``tokenizers.Tokenizer`` that neither cuts nor pads.
+
+    Raises:
+        UserError: If there is no such file, or it cannot be read.
+    """
+    path = next((folder / n for n in TOKENIZERS if folder is not None and (folder / n).is_file()), None)
+    if path is None:
+        raise UserError(
+            f"model {model} has no tokenizer: expected tokenizer.json or vocab.txt in "
+            f"{folder if folder is not None else 'its folder'}; copy it from where the weights came from"
+        )
+    extras.require("tokenizers", extra="hf", why=f"the tokenizer of {model}")
+    options = path.with_name("tokenizer_config.json")
+    stamps = tuple(p.stat().st_mtime_ns if p.is_file() else 0 for p in (path, options))
+    return _word_pieces(path, options, stamps)
+
+
+def read_byte_pairs(path: Path, *, model: str) -> Any:
+    """A ``tokenizers.Tokenizer`` from a file in the layout of ``tokenizer.json``; it neither cuts nor pads.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    extras.require("tokenizers", extra="hf", why=f"the tokenizer of {model}")
+    return _word_pieces(path, path.with_name("no options"), (path.stat().st_mtime_ns,))
+
+
+@functools.lru_cache(maxsize=8)
+def _word_pieces(path: Path, options: Path, stamps: tuple[int, ...]) -> Any:
+    """Read once per state of the files, which is what ``stamps`` tells apart."""
+    from tokenizers import Tokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
+
+    config = read_json(options) if options.is_file() else {}
+    stated = {ours: config[key] for key, ours in NORMALIZER_OPTIONS.items() if config.get(key) is not None}
+    try:
+        if path.suffix == ".txt":
+            return BertWordPieceTokenizer(str(path), **stated)
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{path} is no tokenizer file that can be read: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if stated:
+        _restate(tokenizer, stated)
+    return tokenizer
+
+
+def _restate(tokenizer: Any, stated: dict[str, Any]) -> None:
+    """Let ``tokenizer_config.json`` have the last word, as transformers does."""
+    from tokenizers.normalizers import BertNormalizer
+
+    state = json.loads(tokenizer.to_str())["normalizer"]
+    if state is not None and state.pop("type") == "BertNormalizer":
+        tokenizer.normalizer = BertNormalizer(**{**state, **stated})
+
+
+def read_sentence_pieces(path: Path, *, model: str) -> Any:
+    """A ``sentencepiece.SentencePieceProcessor``.
+
+    Raises:
+        UserError: If the file cannot be read.
+    """
+    extras.require("sentencepiece", extra="hf", why=f"the tokenizer of {model}")
+    return _sentence_pieces(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _sentence_pieces(path: Path, stamp: int) -> Any:
+    from sentencepiece import SentencePieceProcessor
+
+    try:
+        return SentencePieceProcessor(model_file=str(path))
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{path} is no sentencepiece model: {str(error).partition(chr(10))[0]}") from None
+
+
+def has_text_files(folder: Path | None) -> bool:
+    """Whether a model folder holds a tokenizer."""
+    return folder is not None and any((folder / name).is_file() for name in TOKENIZERS)
+
+
+def copy_text_files(source: Path | None, folder: Path, *more: str) -> None:
+    """Copy what belongs to the text tower into another model folder."""
+    for name in (*TEXT_FILES, *more):
+        if source is not None and (source / name).is_file() and source.resolve() != folder.resolve():
+            shutil.copyfile(source / name, folder / name)

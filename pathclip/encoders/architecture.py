@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,17 @@ from torch import nn
 from pathclip.core import extras
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
+from pathclip.encoders.formats import LAYOUTS
 from pathclip.encoders.formats.bert import bert_folder
 
-__all__ = ["Architecture", "build_clip", "evaluation_transform", "find_architecture", "shipped_configs"]
+__all__ = [
+    "Architecture",
+    "build_clip",
+    "evaluation_transform",
+    "find_architecture",
+    "shipped_configs",
+    "whole_preprocess",
+]
 
 CONFIGS = Path(__file__).parent / "configs"
 MODEL_KEYS = frozenset(
@@ -47,15 +56,17 @@ class Architecture:
 
     Attributes:
         name: What it is called: an open_clip model name, a shipped config, a file's stem.
-        model_cfg: open_clip's ``model_cfg``.
+        model_cfg: open_clip's ``model_cfg``; in another layout, the sizes that its weights tell.
         preprocess_cfg: open_clip's ``preprocess_cfg`` (mean, std, interpolation, resize_mode, ...).
         folder: Where the files of its text tower lie (tokenizer, sizes of a BERT), if it has any.
+        layout: ``"open_clip"``, or a name in `pathclip.encoders.formats.LAYOUTS`.
     """
 
     name: str
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
     folder: Path | None = None
+    layout: str = "open_clip"
 
     def overridden(self, **overrides: Any) -> Architecture:
         """A copy with some values changed.
@@ -65,8 +76,10 @@ class Architecture:
                 which are merged. ``image_size`` and ``context_length`` may be given directly.
 
         Raises:
-            UserError: If a key does not exist.
+            UserError: If a key does not exist, or the model is in another layout.
         """
+        if self.layout != "open_clip":
+            raise UserError(f"{self.name} is built as its weights say; it takes no {', '.join(overrides)}")
         model_cfg, preprocess_cfg = copy.deepcopy(self.model_cfg), dict(self.preprocess_cfg)
         if "image_size" in overrides:
             model_cfg["vision_cfg"]["image_size"] = overrides.pop("image_size")
@@ -132,10 +145,14 @@ def checked(name: str, config: Any, *, place: str | None = None, folder: Path | 
     _refuse_unknown(preprocess, PREPROCESS_KEYS | {"size"}, place, "preprocess_cfg.")
     if "timm_model_name" in model_cfg["vision_cfg"]:
         model_cfg["vision_cfg"]["timm_model_pretrained"] = False  # never fetch weights behind the user's back
-    merged = merge_preprocess_dict(PreprocessCfg(), {k: v for k, v in preprocess.items() if k != "size"})
+    return Architecture(name, model_cfg, whole_preprocess(preprocess), folder)
+
+
+def whole_preprocess(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """open_clip's ``preprocess_cfg`` with its defaults filled in; the size is the model's."""
+    merged = merge_preprocess_dict(PreprocessCfg(), {k: v for k, v in stated.items() if k != "size"})
     merged["mean"], merged["std"] = tuple(merged["mean"]), tuple(merged["std"])
-    preprocess_cfg = {k: v for k, v in merged.items() if k not in ("size", "mode")}
-    return Architecture(name, model_cfg, preprocess_cfg, folder)
+    return {k: v for k, v in merged.items() if k not in ("size", "mode")}
 
 
 def build_clip(architecture: Architecture, *, seed: int = 0) -> nn.Module:
@@ -145,6 +162,10 @@ def build_clip(architecture: Architecture, *, seed: int = 0) -> nn.Module:
         UserError: If open_clip cannot build it.
     """
     config = copy.deepcopy(architecture.model_cfg)
+    if architecture.layout != "open_clip":
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return LAYOUTS[architecture.layout].build(config)
     bert = "hf_model_name" in config["text_cfg"]
     if bert:
         config["text_cfg"].update(_local_text_tower(architecture))
@@ -168,7 +189,7 @@ def _local_text_tower(architecture: Architecture) -> dict[str, Any]:
     return {"hf_model_name": str(folder), "hf_model_pretrained": False}
 
 
-def _narrow(clip: nn.Module, context_length: int, name: str) -> None:
+def _narrow(clip: Any, context_length: int, name: str) -> None:
     """A BERT states all positions that it has; the model reads as many tokens as its config says."""
     if context_length > clip.context_length:
         raise UserError(

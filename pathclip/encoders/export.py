@@ -40,6 +40,11 @@ def export(model: DualEncoder, folder: str | Path, *, format: str = "open_clip")
     folder = Path(folder)
     if format not in FORMATS:
         raise UserError(f"format {format!r} is unknown; known: {', '.join(FORMATS)}")
+    if model.architecture.layout != "open_clip":
+        raise UserError(
+            f"{model.name} has no form that open_clip or transformers' CLIPModel reads; `model.save(folder)` "
+            "writes it in its own layout"
+        )
     if format == "open_clip":
         source = model.source
         model.save(folder, prompts=source.prompts, training=source.training)

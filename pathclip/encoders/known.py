@@ -16,8 +16,8 @@ class KnownModel:
         format: How its files are laid out.
         licence: Of the weights, as its page says.
         access: ``"open"`` or ``"gated"`` (an account and the owner's consent).
-        status: ``"supported"``: features of this format equal the reference implementation's in the tests, on
-            random weights. ``"not yet"``: `load` says so.
+        status: ``"supported"``: on random weights, features of this format equal the reference
+            implementation's to 1e-5. ``"unverified"``: not compared. ``"refused"``: `load` says why.
         note: What else to know.
     """
 
@@ -73,7 +73,29 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
         "supported",
         "needs pathclip[hf]; not pathology alone",
     ),
-    KnownModel("Astaxanthin/KEEP", "KEEP", "MIT", "open", "not yet"),
-    KnownModel("MahmoodLab/CONCH", "CONCH", "CC-BY-NC-ND 4.0", "gated", "not yet"),
-    KnownModel("xiangjx/musk", "MUSK", "CC-BY-NC-ND 4.0", "gated", "not yet"),
+    KnownModel("Astaxanthin/KEEP", "KEEP", "MIT", "open", "supported", "needs pathclip[hf]"),
+    KnownModel(
+        "MahmoodLab/CONCH",
+        "CONCH",
+        "CC-BY-NC-ND 4.0",
+        "gated",
+        "supported",
+        "texts need pathclip[hf] and conch_byte_level_bpe_uncased.json from github.com/mahmoodlab/CONCH",
+    ),
+    KnownModel(
+        "xiangjx/musk",
+        "MUSK",
+        "CC-BY-NC-ND 4.0",
+        "gated",
+        "supported",
+        "texts need pathclip[hf] and tokenizer.spm from github.com/lilab-stanford/MUSK",
+    ),
+    KnownModel(
+        "MahmoodLab/conchv1_5",
+        "CONCH v1.5, image tower alone",
+        "CC-BY-NC-ND 4.0",
+        "gated",
+        "refused",
+        "its text side is part of TITAN",
+    ),
 )

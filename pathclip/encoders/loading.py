@@ -16,10 +16,11 @@ from pathclip.encoders.convert import architecture_from_hf, architecture_from_we
 from pathclip.encoders.encoder import DualEncoder, Source
 from pathclip.encoders.folder import CONFIG_NAME, RECORD_NAME
 from pathclip.encoders.hub import hub_folder, looks_like_hub_name
+from pathclip.encoders.layouts import from_layout
 from pathclip.encoders.slices import read_slices
 from pathclip.encoders.text_files import has_text_files
 from pathclip.encoders.tokens import tokenizer_of
-from pathclip.encoders.weights import find_weights, load_strictly, read_weights
+from pathclip.encoders.weights import WEIGHTS_SUFFIXES, find_weights, load_strictly, read_weights
 
 __all__ = ["load"]
 
@@ -36,9 +37,9 @@ def load(
 ) -> DualEncoder:
     """Load a model, ready for inference (evaluation mode).
 
-    Reads open_clip folders (pathclip's own among them), Hugging Face CLIPModel folders (PLIP; converted
-    exactly, without transformers), run folders of ``pathclip train``, and single weights files. No code that
-    a file may hold is run.
+    Reads open_clip folders (pathclip's own and BiomedCLIP among them), Hugging Face CLIPModel folders (PLIP;
+    converted exactly, without transformers), KEEP, CONCH and MUSK from their own files, run folders of
+    ``pathclip train``, and single weights files. No code that a file may hold is run.
 
     Args:
         name_or_path: A folder, a file, or a hub name such as ``"vinid/plip"`` (its cached files, if any).
@@ -54,7 +55,7 @@ def load(
     if path.is_dir():
         model = _from_folder(path, str(name_or_path), quick_gelu)
     elif path.is_file():
-        model = _from_file(path, quick_gelu)
+        model = _from_file(path, str(path), quick_gelu)
     elif looks_like_hub_name(name):
         model = _from_folder(hub_folder(name), name, quick_gelu)
     else:
@@ -82,6 +83,8 @@ def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncode
         return _hf_folder(folder, name, quick_gelu)
     if (folder / CHECKPOINT_NAME).is_file():
         return _checkpoint_folder(folder, name)
+    if _has_weights(folder):
+        return _from_file(find_weights(folder), name, quick_gelu)
     if (folder / "checkpoints").is_dir():
         raise UserError(
             f"{folder} is a run without a model folder; finish it (`pathclip train … --resume {folder}`), "
@@ -145,9 +148,12 @@ def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
     config = _record(folder / "config.json")
     kind = config.get("model_type")
     if kind != "clip":
+        path = find_weights(folder) if kind == "keep" or _has_weights(folder) else None
+        if path is not None and (model := from_layout(path, read_weights(path), quick_gelu)):
+            return _described(model, folder, name, path)
         raise UserError(
             f"{folder / 'config.json'} is of model_type {kind!r}; expected 'clip' (HF's CLIPModel), "
-            f"or {CONFIG_NAME} beside it"
+            f"'keep', or {CONFIG_NAME} beside it"
         )
     architecture = architecture_from_hf(
         config, _record(folder / "preprocessor_config.json"), name=_title(folder, name)
@@ -160,20 +166,34 @@ def _hf_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
     return model
 
 
-def _from_file(path: Path, quick_gelu: bool | None) -> DualEncoder:
+def _has_weights(folder: Path) -> bool:
+    return any(path.suffix in WEIGHTS_SUFFIXES for path in folder.iterdir())
+
+
+def _described(model: DualEncoder, folder: Path, name: str, path: Path) -> DualEncoder:
+    """Add what ``pathclip.json`` says, if the folder is one that pathclip wrote."""
+    record = _record(folder / RECORD_NAME)
+    model.name = record.get("name") or model.name
+    model.source = Source(name, path, prompts=record.get("prompts"), training=record.get("training"))
+    return model
+
+
+def _from_file(path: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
     if path.suffix == ".json":
         raise UserError(f"{path} is a config, not weights; load its folder, or use pathclip.encoders.create")
     if path.name == CHECKPOINT_WEIGHTS and (path.parent / CHECKPOINT_NAME).is_file():
-        return _checkpoint_folder(path.parent, str(path))
+        return _checkpoint_folder(path.parent, name)
     if (path.parent / CONFIG_NAME).is_file():
-        return _open_clip_folder(path.parent, str(path), quick_gelu, path)
+        return _open_clip_folder(path.parent, name, quick_gelu, path)
     weights = read_weights(path)
+    if model := from_layout(path, weights, quick_gelu):
+        return _described(model, path.parent, name, path)
     if any(key.startswith("vision_model.") for key in weights):
         raise UserError(f"{path} holds a Hugging Face CLIPModel; load a folder with it and its config.json")
     architecture = architecture_from_weights(weights, name=str(path))
     architecture = architecture.overridden(quick_gelu=_activation(path, weights, quick_gelu))
     model = _filled(architecture, weights, path)
-    model.source = Source(str(path), path)
+    model.source = Source(name, path)
     return model
 
 

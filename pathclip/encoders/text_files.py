@@ -19,8 +19,10 @@ from pathclip.core.files import read_json
 
 __all__ = [
     "TEXT_FILES",
+    "TOKENIZERS",
     "FileTokenizer",
     "copy_text_files",
+    "find_text_file",
     "fitting",
     "has_text_files",
     "read_byte_pairs",
@@ -74,7 +76,7 @@ class FileTokenizer:
         return rows
 
 
-def fitting(model: str, made: int, embeddings: int) -> None:
+def fitting(model: str, made: int, embeddings: int, *, spare: int = 0) -> None:
     """Compare the ids that a tokenizer makes with the embeddings that the model has.
 
     Fewer ids are warned of: a vocabulary may be padded, but it may also be another model's.
@@ -83,6 +85,7 @@ def fitting(model: str, made: int, embeddings: int) -> None:
         model: Name for the message.
         made: Number of ids of the tokenizer.
         embeddings: Rows of the token embedding.
+        spare: Rows that are known to be unused.
 
     Raises:
         UserError: If an id would have no embedding.
@@ -92,13 +95,28 @@ def fitting(model: str, made: int, embeddings: int) -> None:
             f"the tokenizer of {model} makes {made} ids, the model has embeddings for {embeddings}; "
             "take the tokenizer files from where the weights came from"
         )
-    if made < embeddings:
+    if made < embeddings - spare:
         log.warning(
             "the tokenizer of %s makes %d ids, the model has embeddings for %d; is it this model's own?",
             model,
             made,
             embeddings,
         )
+
+
+def find_text_file(folder: Path | None, names: Sequence[str], *, model: str, origin: str) -> Path:
+    """The first file of these names in a model's folder.
+
+    Raises:
+        UserError: If there is none; the line says where it comes from.
+    """
+    for name in names:
+        if folder is not None and (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"model {model} has no tokenizer, so it encodes pictures only: put {names[0]} (from {origin}) into "
+        f"{folder if folder is not None else 'its folder'}"
+    )
 
 
 def read_word_pieces(folder: Path | None, *, model: str) -> Any:
@@ -182,9 +200,9 @@ def _sentence_pieces(path: Path, stamp: int) -> Any:
         raise UserError(f"{path} is no sentencepiece model: {str(error).partition(chr(10))[0]}") from None
 
 
-def has_text_files(folder: Path | None) -> bool:
+def has_text_files(folder: Path | None, names: Sequence[str] = TOKENIZERS) -> bool:
     """Whether a model folder holds a tokenizer."""
-    return folder is not None and any((folder / name).is_file() for name in TOKENIZERS)
+    return folder is not None and any((folder / name).is_file() for name in names)
 
 
 def copy_text_files(source: Path | None, folder: Path, *more: str) -> None:

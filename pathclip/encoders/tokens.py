@@ -10,6 +10,7 @@ from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
 from pathclip.core.errors import UserError
 from pathclip.encoders.architecture import Architecture
+from pathclip.encoders.formats import LAYOUTS
 from pathclip.encoders.formats.bert import bert_config, bert_tokenizer
 from pathclip.encoders.text_files import FileTokenizer
 
@@ -24,6 +25,9 @@ def tokenizer_of(architecture: Architecture) -> SimpleTokenizer | FileTokenizer:
     Raises:
         UserError: If its files are missing, or it makes ids that the model has no embedding for.
     """
+    if architecture.layout != "open_clip":
+        layout = LAYOUTS[architecture.layout]
+        return layout.tokenizer(architecture.model_cfg, architecture.folder, architecture.name)
     text_cfg = architecture.model_cfg["text_cfg"]
     if text_cfg.get("hf_tokenizer_name"):
         return _of_bert(architecture)

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 WORDS = ("tumor", "lymph", "##ocyte", "##s", "an", "image", "of", "mucin", "e", "a", ".", ",", "&", "T")
 TINY_BERT = {
@@ -50,3 +50,34 @@ def drawn() -> Callable[[nn.Module, int], nn.Module]:
         return module.eval()
 
     return draw
+
+
+def _hashed(shape: tuple[int, ...], start: int) -> Tensor:
+    """Numbers of mean 0 and variance 1 that are the same on every machine: hashed counts."""
+    x = torch.arange(torch.Size(shape).numel(), dtype=torch.int64) + start * 1_000_003
+    for factor in (2246822519, 3266489917):
+        x = (x ^ (x >> 15)) * factor & 0xFFFFFFFF
+    return (((x ^ (x >> 13)).double() / 2**31 - 1) * 3**0.5).reshape(shape).float()
+
+
+@pytest.fixture
+def hashed() -> Callable[[tuple[int, ...], int], Tensor]:
+    """Numbers for golden values; see `_hashed`."""
+    return _hashed
+
+
+@pytest.fixture
+def hashed_weights() -> Callable[[Mapping[str, tuple[int, ...]]], dict[str, Tensor]]:
+    """Weights of given names and shapes, by the rule under which the golden features were made."""
+
+    def fill(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        out = {}
+        for index, (key, shape) in enumerate(sorted(shapes.items())):
+            values = _hashed(shape, index)
+            if len(shape) > 1:
+                out[key] = values * 1.5 * torch.Size(shape[1:]).numel() ** -0.5
+            else:
+                out[key] = 0.2 * values + float(len(shape) == 1 and key.endswith("weight"))
+        return out
+
+    return fill

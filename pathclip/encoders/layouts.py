@@ -14,8 +14,7 @@ from pathclip.core.files import read_json
 from pathclip.encoders.architecture import Architecture, build_clip, whole_preprocess
 from pathclip.encoders.encoder import DualEncoder
 from pathclip.encoders.formats import LAYOUTS, layout_of
-from pathclip.encoders.text_files import has_text_files
-from pathclip.encoders.tokens import tokenizer_of
+from pathclip.encoders.tokens import check_tokenizer
 from pathclip.encoders.weights import refuse_misfit
 
 __all__ = ["from_layout"]
@@ -60,8 +59,7 @@ def from_layout(path: Path, weights: Mapping[str, Tensor], quick_gelu: bool | No
         ours["logit_scale"] = ours["logit_scale"].reshape(())
     refuse_misfit(layout.to_file(own), layout.to_file(ours), place=str(path), name=layout.name)
     clip.load_state_dict(ours)
-    if has_text_files(path.parent, layout.text_files):
-        tokenizer_of(architecture)  # files of another model are told now, not at the first text
+    check_tokenizer(architecture)
     return DualEncoder(clip, architecture)
 
 

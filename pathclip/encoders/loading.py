@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from pathclip.encoders.folder import CONFIG_NAME, RECORD_NAME
 from pathclip.encoders.hub import hub_folder, looks_like_hub_name
 from pathclip.encoders.layouts import from_layout
 from pathclip.encoders.slices import read_slices
-from pathclip.encoders.text_files import has_text_files
-from pathclip.encoders.tokens import tokenizer_of
+from pathclip.encoders.tokens import check_tokenizer
 from pathclip.encoders.weights import WEIGHTS_SUFFIXES, find_weights, load_strictly, read_weights
 
 __all__ = ["load"]
@@ -75,8 +75,9 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncoder:
-    if not (folder / CONFIG_NAME).is_file() and (folder / "model" / CONFIG_NAME).is_file():
-        folder = folder / "model"
+    exported = folder / "model"
+    if not (folder / CONFIG_NAME).is_file() and _is_model(exported):
+        folder = exported
     if (folder / CONFIG_NAME).is_file():
         return _open_clip_folder(folder, name, quick_gelu)
     if (folder / "config.json").is_file():
@@ -93,18 +94,34 @@ def _from_folder(folder: Path, name: str, quick_gelu: bool | None) -> DualEncode
     raise UserError(f"{folder} holds no model; expected {CONFIG_NAME} or Hugging Face's config.json")
 
 
+def _is_model(folder: Path) -> bool:
+    """Whether pathclip wrote this model folder, in open_clip's layout or another."""
+    return (folder / CONFIG_NAME).is_file() or (folder / RECORD_NAME).is_file()
+
+
 def _checkpoint_folder(folder: Path, name: str) -> DualEncoder:
     """A step of a run, ``RUN/checkpoints/step-N``; built as the exported model is, or by its name."""
-    exported, path = folder.parent.parent / "model" / CONFIG_NAME, folder / CHECKPOINT_WEIGHTS
-    whole = path.is_file()
-    title = str(_record(folder / CHECKPOINT_NAME).get("model"))
-    if exported.is_file():
-        architecture = checked(title, read_json(exported), place=str(exported), folder=exported.parent)
+    exported, path = folder.parent.parent / "model", folder / CHECKPOINT_WEIGHTS
+    whole, title = path.is_file(), str(_record(folder / CHECKPOINT_NAME).get("model"))
+    weights = read_weights(path) if whole else read_slices(folder, "model")
+    if (exported / CONFIG_NAME).is_file():
+        config = exported / CONFIG_NAME
+        architecture = checked(title, read_json(config), place=str(config), folder=exported)
+    elif _is_model(exported):
+        architecture = _from_folder(exported, name, None).architecture
     else:
-        architecture = find_architecture(title)
-    model = _filled(architecture, read_weights(path) if whole else read_slices(folder, "model"), path)
+        architecture = _started_from(folder.parent.parent) or find_architecture(title)
+    model = _filled(architecture, weights, path)
     model.source = Source(name, path if whole else None)
     return model
+
+
+def _started_from(run: Path) -> Architecture | None:
+    """The architecture of the model that a run took its weights from; None for a run from scratch."""
+    path = run / "config.toml"
+    config = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    init = config.get("model", {}).get("init")
+    return None if init is None else load(init).architecture
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -224,8 +241,7 @@ def _filled(architecture: Architecture, weights: dict[str, Tensor], path: Path) 
         if key in weights and key in own and weights[key].numel() == 1:
             weights[key] = weights[key].reshape(own[key].shape)
     load_strictly(clip, weights, place=str(path), name=architecture.name)
-    if has_text_files(architecture.folder):
-        tokenizer_of(architecture)  # files of another model are told now, not at the first text
+    check_tokenizer(architecture)
     return DualEncoder(clip, architecture)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import shutil
@@ -24,10 +23,10 @@ __all__ = [
     "copy_text_files",
     "find_text_file",
     "fitting",
-    "has_text_files",
     "read_byte_pairs",
     "read_sentence_pieces",
     "read_word_pieces",
+    "stamps_of",
 ]
 
 log = logging.getLogger("pathclip")
@@ -135,9 +134,7 @@ def read_word_pieces(folder: Path | None, *, model: str) -> Any:
             f"{folder if folder is not None else 'its folder'}; copy it from where the weights came from"
         )
     extras.require("tokenizers", extra="hf", why=f"the tokenizer of {model}")
-    options = path.with_name("tokenizer_config.json")
-    stamps = tuple(p.stat().st_mtime_ns if p.is_file() else 0 for p in (path, options))
-    return _word_pieces(path, options, stamps)
+    return _read(path, path.with_name("tokenizer_config.json"))
 
 
 def read_byte_pairs(path: Path, *, model: str) -> Any:
@@ -147,16 +144,14 @@ def read_byte_pairs(path: Path, *, model: str) -> Any:
         UserError: If it cannot be read.
     """
     extras.require("tokenizers", extra="hf", why=f"the tokenizer of {model}")
-    return _word_pieces(path, path.with_name("no options"), (path.stat().st_mtime_ns,))
+    return _read(path)
 
 
-@functools.lru_cache(maxsize=8)
-def _word_pieces(path: Path, options: Path, stamps: tuple[int, ...]) -> Any:
-    """Read once per state of the files, which is what ``stamps`` tells apart."""
+def _read(path: Path, options: Path | None = None) -> Any:
     from tokenizers import Tokenizer
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-    config = read_json(options) if options.is_file() else {}
+    config = read_json(options) if options is not None and options.is_file() else {}
     stated = {ours: config[key] for key, ours in NORMALIZER_OPTIONS.items() if config.get(key) is not None}
     try:
         if path.suffix == ".txt":
@@ -186,27 +181,24 @@ def read_sentence_pieces(path: Path, *, model: str) -> Any:
     Raises:
         UserError: If the file cannot be read.
     """
-    extras.require("sentencepiece", extra="hf", why=f"the tokenizer of {model}")
-    return _sentence_pieces(path, path.stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=8)
-def _sentence_pieces(path: Path, stamp: int) -> Any:
-    from sentencepiece import SentencePieceProcessor
-
+    sentencepiece = extras.require("sentencepiece", extra="hf", why=f"the tokenizer of {model}")
     try:
-        return SentencePieceProcessor(model_file=str(path))
+        return sentencepiece.SentencePieceProcessor(model_file=str(path))
     except (RuntimeError, OSError) as error:
         raise UserError(f"{path} is no sentencepiece model: {str(error).partition(chr(10))[0]}") from None
 
 
-def has_text_files(folder: Path | None, names: Sequence[str] = TOKENIZERS) -> bool:
-    """Whether a model folder holds a tokenizer."""
-    return folder is not None and any((folder / name).is_file() for name in names)
+def stamps_of(folder: Path | None, names: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """Which of these files are there and when they were written: equal stamps, equal content."""
+    if folder is None:
+        return ()
+    return tuple((n, (folder / n).stat().st_mtime_ns) for n in names if (folder / n).is_file())
 
 
 def copy_text_files(source: Path | None, folder: Path, *more: str) -> None:
     """Copy what belongs to the text tower into another model folder."""
+    if source is not None and not source.is_dir():
+        log.warning("%s is gone, and with it the tokenizer; put its files into %s", source, folder)
     for name in (*TEXT_FILES, *more):
         if source is not None and (source / name).is_file() and source.resolve() != folder.resolve():
             shutil.copyfile(source / name, folder / name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
@@ -12,9 +13,9 @@ from pathclip.core.errors import UserError
 from pathclip.encoders.architecture import Architecture
 from pathclip.encoders.formats import LAYOUTS
 from pathclip.encoders.formats.bert import bert_config, bert_tokenizer
-from pathclip.encoders.text_files import FileTokenizer
+from pathclip.encoders.text_files import TEXT_FILES, TOKENIZERS, FileTokenizer, stamps_of
 
-__all__ = ["tokenizer_of"]
+__all__ = ["check_tokenizer", "tokenizer_of"]
 
 CLEANERS = ("whitespace", "lower", "canonicalize")  # open_clip's
 
@@ -25,12 +26,13 @@ def tokenizer_of(architecture: Architecture) -> SimpleTokenizer | FileTokenizer:
     Raises:
         UserError: If its files are missing, or it makes ids that the model has no embedding for.
     """
-    if architecture.layout != "open_clip":
-        layout = LAYOUTS[architecture.layout]
-        return layout.tokenizer(architecture.model_cfg, architecture.folder, architecture.name)
     text_cfg = architecture.model_cfg["text_cfg"]
-    if text_cfg.get("hf_tokenizer_name"):
-        return _of_bert(architecture)
+    layout = LAYOUTS.get(architecture.layout)
+    if layout is not None or text_cfg.get("hf_tokenizer_name"):
+        names = (*TEXT_FILES, *(layout.text_files if layout else ()), "config.json")
+        stamps = stamps_of(architecture.folder, names)
+        config = json.dumps(architecture.model_cfg)
+        return _from_files(architecture.name, config, architecture.folder, architecture.layout, stamps)
     tokenizer = _byte_pairs(json.dumps(text_cfg.get("tokenizer_kwargs") or {}, sort_keys=True))
     vocab_size = text_cfg.get("vocab_size", 49408)
     if tokenizer.vocab_size > vocab_size:
@@ -41,10 +43,32 @@ def tokenizer_of(architecture: Architecture) -> SimpleTokenizer | FileTokenizer:
     return tokenizer
 
 
+def check_tokenizer(architecture: Architecture) -> None:
+    """Read the tokenizer of a model's own files, if there are any, so that foreign ones are told at once.
+
+    Raises:
+        UserError: As `tokenizer_of`.
+    """
+    layout = LAYOUTS.get(architecture.layout)
+    if stamps_of(architecture.folder, layout.text_files if layout else TOKENIZERS):
+        tokenizer_of(architecture)
+
+
 @functools.cache
 def _byte_pairs(options: str) -> SimpleTokenizer:
     kwargs: dict[str, Any] = json.loads(options)
     return SimpleTokenizer(**kwargs)  # reads 48,894 merges, a third of a second
+
+
+@functools.lru_cache(maxsize=8)
+def _from_files(
+    name: str, config: str, folder: Path | None, layout: str, stamps: tuple[tuple[str, int], ...]
+) -> FileTokenizer:
+    """Made once per model and state of its files, which ``stamps`` tells: batches come text by text."""
+    architecture = Architecture(name, json.loads(config), {}, folder, layout)
+    if layout == "open_clip":
+        return _of_bert(architecture)
+    return LAYOUTS[layout].tokenizer(architecture.model_cfg, folder, name)
 
 
 def _of_bert(architecture: Architecture) -> FileTokenizer:

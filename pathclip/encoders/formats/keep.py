@@ -63,7 +63,7 @@ class BertText(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         transformers = extras.require("transformers", extra="hf", why="the BERT text tower of KEEP")
-        self.bert = transformers.BertModel(transformers.BertConfig(**config))
+        self.bert = transformers.BertModel(transformers.BertConfig(**{**config, "use_cache": False}))
         self.pad_id = int(self.bert.config.pad_token_id or 0)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -72,10 +72,9 @@ class BertText(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See `TwoTowers`."""
-        if enable:
-            self.bert.gradient_checkpointing_enable()
-        else:
-            self.bert.gradient_checkpointing_disable()
+        current = hasattr(self.bert, "activation_checkpointing_enable")  # the old name warns since 5.24
+        name = f"{'activation' if current else 'gradient'}_checkpointing_{'enable' if enable else 'disable'}"
+        getattr(self.bert, name)()
 
 
 def _sizes(weights: Mapping[str, Tensor], config: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -129,3 +129,16 @@ def test_weights_of_another_bert_are_refused_with_the_difference(folder: Path, r
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="expected one weights file such as"):
         load(folder)
+
+
+def test_activations_can_be_computed_again_instead_of_kept(folder: Path, reference: nn.Module) -> None:
+    gradients = []
+    for again in (False, True):
+        model = load(folder).eval()  # without dropout
+        model.clip.set_grad_checkpointing(again)
+        images = model.encode_pixels(torch.ones(1, 3, 32, 32))
+        (images @ model.encode_tokens(model.tokenize(TEXTS)).T)[0, 1].backward()
+        gradients.append(model.clip.text.bert.encoder.layer[0].output.dense.weight.grad)
+    assert gradients[0].abs().max() > 0
+    assert torch.allclose(*gradients, atol=1e-7)
+    model.clip.set_grad_checkpointing(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,25 @@ def test_names_and_weights_survive_the_way_there_and_back(folder: Path, tmp_path
     saved = load_file(tmp_path / "new/model.safetensors")
     assert saved.keys() == weights.keys()
     assert all(torch.equal(saved[key], value) for key, value in weights.items())
+
+
+def test_a_run_that_was_started_from_it_loads_before_and_after_its_end(folder: Path, tmp_path: Path) -> None:
+    run, model = tmp_path / "run", load(folder)
+    step = run / "checkpoints/step-00000002"
+    step.mkdir(parents=True)
+    with torch.no_grad():
+        model.clip.visual.head.weight.add_(1)
+    save_file(model.clip.state_dict(), step / "model.safetensors")
+    (step / "meta.json").write_text('{"schema": "pathclip.checkpoint/1", "step": 2, "model": "MUSK"}')
+    (run / "config.toml").write_text(f"[model]\ninit = {json.dumps(str(folder))}\n")
+    tokens = torch.tensor(TOKENS)
+    expected, pixels = model.encode_tokens(tokens), torch.ones(1, 3, 32, 32)
+    assert torch.equal(load(step).encode_pixels(pixels), model.encode_pixels(pixels))
+    model.save(run / "model", training={"steps": 2})
+    folder.rename(tmp_path / "gone")
+    for place in (step, run, run / "model", run / "model/model.safetensors"):
+        assert torch.equal(load(place).encode_tokens(tokens), expected)
+    assert load(run).source.training == {"steps": 2}
 
 
 def test_activations_can_be_computed_again_instead_of_kept(folder: Path) -> None:

@@ -25,6 +25,7 @@ from pathclip.encoders.weights import WEIGHTS_SUFFIXES, find_weights, load_stric
 __all__ = ["load"]
 
 CHECKPOINT_NAME, CHECKPOINT_WEIGHTS = "meta.json", "model.safetensors"
+UNUSED_POOLER = "text.transformer.pooler."  # of a BERT whose last layer is pooled; old open_clip saved it
 log = logging.getLogger("pathclip")
 
 
@@ -235,7 +236,7 @@ def _filled(architecture: Architecture, weights: dict[str, Tensor], path: Path) 
     weights = {
         key: value
         for key, value in weights.items()
-        if key in own or not key.endswith(("position_ids", "attn_mask"))
+        if key in own or not (key.endswith(("position_ids", "attn_mask")) or key.startswith(UNUSED_POOLER))
     }
     for key in ("logit_scale", "logit_bias"):  # () in most files, (1,) in some
         if key in weights and key in own and weights[key].numel() == 1:

@@ -233,9 +233,26 @@ def test_weights_that_do_not_fit_are_named(folder: Path) -> None:
     (folder / "open_clip_pytorch_model.bin").unlink()
     key = "text.transformer.encoder.layer.1.output.dense.bias"
     less = {name: value for name, value in weights.items() if name != key}
-    save_file({**less, "text.transformer.pooler.dense.bias": torch.zeros(32)}, folder / "model.safetensors")
-    with pytest.raises(UserError, match=rf"1 missing \({key}\); 1 unexpected \(text.transformer.pooler"):
+    save_file({**less, "text.more": torch.zeros(32)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=rf"1 missing \({key}\); 1 unexpected \(text.more\)"):
         load(folder)
+
+
+def test_old_files_with_a_pooler_that_is_not_used_are_the_same_model(folder: Path) -> None:
+    expected = load(folder).encode_text(TEXTS)
+    weights = torch.load(folder / "open_clip_pytorch_model.bin")
+    weights |= {
+        "text.transformer.pooler.dense.bias": torch.ones(32),
+        "text.transformer.pooler.dense.weight": torch.ones(32, 32),
+        "text.transformer.embeddings.position_ids": torch.arange(40)[None],
+    }
+    torch.save(weights, folder / "open_clip_pytorch_model.bin")
+    assert torch.equal(load(folder).encode_text(TEXTS), expected)
+    used = {"hf_pooler_type": "cls_pooler", "hf_proj_type": "mlp"}
+    torch.save({k: v for k, v in weights.items() if "pooler.dense.bias" not in k}, folder / "a.pt")
+    rewrite(folder, **used)
+    with pytest.raises(UserError, match=r"1 missing \(text\.transformer\.pooler\.dense\.bias\)"):
+        load(folder / "a.pt")
 
 
 def test_more_tokens_than_positions_are_refused(folder: Path) -> None:

@@ -155,7 +155,8 @@ def _read(path: Path, options: Path | None = None) -> Any:
     stated = {ours: config[key] for key, ours in NORMALIZER_OPTIONS.items() if config.get(key) is not None}
     try:
         if path.suffix == ".txt":
-            return BertWordPieceTokenizer(str(path), **stated)
+            lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            return BertWordPieceTokenizer({piece: index for index, piece in enumerate(lines)}, **stated)
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path} is no tokenizer file that can be read: {error}") from None

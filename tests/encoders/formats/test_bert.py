@@ -123,9 +123,8 @@ def test_tokenizer_json_and_its_options_are_read_as_transformers_reads_them(
 ) -> None:
     from tokenizers.implementations import BertWordPieceTokenizer
 
-    BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=not lower).save(
-        str(folder / "tokenizer.json")
-    )
+    vocabulary = {piece: index for index, piece in enumerate((folder / "vocab.txt").read_text().split())}
+    BertWordPieceTokenizer(vocabulary, lowercase=not lower).save(str(folder / "tokenizer.json"))
     options = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower}
     (folder / "tokenizer_config.json").write_text(json.dumps(options))
     (folder / "vocab.txt").unlink()
@@ -203,6 +202,9 @@ def test_a_missing_or_foreign_tokenizer_is_told(folder: Path, caplog: pytest.Log
     with caplog.at_level(logging.WARNING, logger="pathclip"):
         load(folder)
     assert "makes 18 ids, the model has embeddings for 19; is it this model's own?" in caplog.text
+    (folder / "vocab.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"vocab\.txt is no tokenizer file that can be read"):
+        load(folder)
     (folder / "vocab.txt").unlink()
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model"')
     with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer file that can be read"):

@@ -52,7 +52,7 @@ def from_layout(path: Path, weights: Mapping[str, Tensor], quick_gelu: bool | No
     architecture = Architecture(
         layout.name, model_cfg, whole_preprocess(layout.preprocess_cfg), path.parent, kind
     )
-    clip = build_clip(architecture)
+    clip = build_clip(architecture, draw=False)
     own, ours = clip.state_dict(), layout.from_file(weights)
     ours = {key: value for key, value in ours.items() if key in own or not key.endswith("position_ids")}
     if "logit_scale" in ours and ours["logit_scale"].numel() == 1:  # () in most files, (1,) in some

@@ -229,7 +229,7 @@ def _activation(path: Path, weights: dict[str, Tensor], quick_gelu: bool | None)
 
 
 def _filled(architecture: Architecture, weights: dict[str, Tensor], path: Path) -> DualEncoder:
-    clip = build_clip(architecture)
+    clip = build_clip(architecture, draw=False)
     own = clip.state_dict()
     if "text_projection" in weights and "text_projection" not in own:
         weights = to_custom_text(weights)

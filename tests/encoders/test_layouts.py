@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pathclip.core.errors import UserError
-from pathclip.encoders import KNOWN_MODELS, create, load
-from pathclip.encoders.architecture import Architecture
+from pathclip.encoders import KNOWN_MODELS, create, load, shipped_configs
+from pathclip.encoders.architecture import Architecture, build_clip, find_architecture
 from pathclip.encoders.export import export
 from pathclip.encoders.formats import LAYOUTS, layout_of
 
@@ -41,6 +41,18 @@ def test_an_image_tower_alone_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"v15\.bin holds an image tower alone \(CONCH v1\.5; .* two towers"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_what_is_built_without_drawing_differs_in_weights_alone(name: str) -> None:
+    architecture = find_architecture(name)
+    drawn, undrawn = (build_clip(architecture, draw=draw) for draw in (True, False))
+    assert {k: v.shape for k, v in drawn.state_dict().items()} == {
+        k: v.shape for k, v in undrawn.state_dict().items()
+    }
+    saved = drawn.state_dict().keys()
+    rest = [key for key, _ in drawn.named_buffers() if key not in saved]
+    assert all(torch.equal(drawn.get_buffer(key), undrawn.get_buffer(key)) for key in rest)
 
 
 def test_its_sizes_are_those_of_its_weights_and_take_no_overrides() -> None:

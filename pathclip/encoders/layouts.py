@@ -44,10 +44,10 @@ def from_layout(path: Path, weights: Mapping[str, Tensor], quick_gelu: bool | No
     kind = layout_of(weights)
     if kind is None:
         return None
-    layout, config = LAYOUTS[kind], path.parent / "config.json"
+    layout, config = LAYOUTS[kind], _config(path.parent / "config.json")
     if quick_gelu is not None:
         raise UserError(f"{path} holds {layout.name}, whose activation is fixed; leave quick_gelu out")
-    model_cfg = layout.sizes(weights, read_json(config) if config.is_file() else {}, str(path))
+    model_cfg = layout.sizes(weights, config, str(path))
     _tell_difference(path, layout.name, layout.published, model_cfg)
     architecture = Architecture(
         layout.name, model_cfg, whole_preprocess(layout.preprocess_cfg), path.parent, kind
@@ -61,6 +61,11 @@ def from_layout(path: Path, weights: Mapping[str, Tensor], quick_gelu: bool | No
     clip.load_state_dict(ours)
     check_tokenizer(architecture)
     return DualEncoder(clip, architecture)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    content = read_json(path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _tell_difference(path: Path, name: str, published: Mapping[str, Any], found: Mapping[str, Any]) -> None:

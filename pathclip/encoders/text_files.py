@@ -151,7 +151,8 @@ def _read(path: Path, options: Path | None = None) -> Any:
     from tokenizers import Tokenizer
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-    config = read_json(options) if options is not None and options.is_file() else {}
+    content = read_json(options) if options is not None and options.is_file() else {}
+    config = content if isinstance(content, dict) else {}
     stated = {ours: config[key] for key, ours in NORMALIZER_OPTIONS.items() if config.get(key) is not None}
     try:
         if path.suffix == ".txt":

@@ -26,10 +26,23 @@ def test_no_mark_is_a_key_of_another_layout_or_of_open_clip() -> None:
     assert layout_of(create(SMALL).clip.state_dict()) is None
 
 
+def first(name: str) -> dict[str, torch.Tensor]:
+    """The weight that is looked at first, with one dimension."""
+    keys = {
+        "keep": "visual_head.2.weight",
+        "conch": "text.positional_embedding",
+        "musk": "beit3.vision_embed.proj.weight",
+    }
+    return {keys[name]: torch.zeros(1)}
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_file_cut_short_is_told_from_the_first_missing_size(name: str, tmp_path: Path) -> None:
     torch.save({LAYOUTS[name].mark: torch.zeros(1, 1)}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"w\.pt lacks .*; copy or download it again"):
+        load(tmp_path / "w.pt")
+    torch.save({LAYOUTS[name].mark: torch.zeros(1), **first(name)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"w\.pt: .* is \(1,\); expected [24] dimensions"):
         load(tmp_path / "w.pt")
     with pytest.raises(UserError, match=f"w.pt holds {LAYOUTS[name].name}, whose activation is fixed"):
         load(tmp_path / "w.pt", quick_gelu=True)

@@ -81,9 +81,12 @@ def bert_tokenizer(
     """
     pieces = read_word_pieces(folder, model=model)
     fitting(model, pieces.get_vocab_size(), int(config.get("vocab_size", 30522)))
-    pad_id, (start, *_, end) = int(config.get("pad_token_id") or 0), pieces.encode("a a").ids
-    marks = {"[PAD]": pad_id, "[CLS]": start, "[SEP]": end}
-    wrong = [name for name, index in marks.items() if pieces.token_to_id(name) != index]
+    pad_id = int(config.get("pad_token_id") or 0)
+    wrong = [mark for mark in ("[UNK]", "[PAD]", "[CLS]", "[SEP]") if pieces.token_to_id(mark) is None]
+    if not wrong:
+        ids = pieces.encode("a a").ids
+        marks = {"[PAD]": [pad_id], "[CLS]": ids[:1], "[SEP]": ids[-1:]}
+        wrong = [mark for mark, index in marks.items() if [pieces.token_to_id(mark)] != index]
     if wrong:
         raise UserError(
             f"the tokenizer of {model} does not use {', '.join(wrong)} as its BERT does; "

@@ -95,7 +95,7 @@ def _tokenizer(model_cfg: Mapping[str, Any], folder: Path | None, model: str) ->
     fitting(model, pieces.get_vocab_size(), model_cfg["text_cfg"]["vocab_size"])
     ids = pieces.encode("a a").ids
     found = {mark: pieces.token_to_id(mark) for mark in MARKS}
-    if found != MARKS or [ids[0], ids[-1]] != list(MARKS.values())[1:]:
+    if found != MARKS or ids[:1] + ids[-1:] != list(MARKS.values())[1:]:
         raise UserError(f"{path} is not the tokenizer of {model}: its marks are {found}; expected {MARKS}")
     return FileTokenizer(lambda text: pieces.encode(text).ids, pad_id=PAD)
 

@@ -127,14 +127,16 @@ def renamed(weights: Weights, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
     return {rename(key): value for key, value in weights.items()}
 
 
-def shape_of(weights: Weights, key: str, place: str) -> tuple[int, ...]:
+def shape_of(weights: Weights, key: str, place: str, *, rank: int = 2) -> tuple[int, ...]:
     """The shape of one weight.
 
     Raises:
-        UserError: If it is not there.
+        UserError: If it is not there, or has not ``rank`` dimensions.
     """
     if key not in weights:
         raise UserError(f"{place} lacks {key}; copy or download it again")
+    if weights[key].ndim != rank:
+        raise UserError(f"{place}: {key} is {tuple(weights[key].shape)}; expected {rank} dimensions")
     return tuple(weights[key].shape)
 
 
@@ -149,8 +151,8 @@ def vit_sizes(weights: Weights, prefix: str, place: str) -> dict[str, Any]:
     Raises:
         UserError: If one that tells a size is missing.
     """
-    width, _, patch, _ = shape_of(weights, f"{prefix}patch_embed.proj.weight", place)
-    positions = shape_of(weights, f"{prefix}pos_embed", place)[1]
+    width, _, patch, _ = shape_of(weights, f"{prefix}patch_embed.proj.weight", place, rank=4)
+    positions = shape_of(weights, f"{prefix}pos_embed", place, rank=3)[1]
     return {
         "image_size": patch * round((positions - 1) ** 0.5),
         "patch_size": patch,

@@ -188,7 +188,7 @@ def to_file(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sizes(weights: Mapping[str, Tensor], config: Mapping[str, Any], place: str) -> dict[str, Any]:
-    width, _, patch, _ = shape_of(weights, "beit3.vision_embed.proj.weight", place)
+    width, _, patch, _ = shape_of(weights, "beit3.vision_embed.proj.weight", place, rank=4)
     pictures = shape_of(weights, "beit3.encoder.embed_positions.A.weight", place)[0]
     positions = shape_of(weights, "beit3.encoder.embed_positions.B.weight", place)[0]
     both = {

@@ -198,6 +198,9 @@ def test_a_missing_or_foreign_tokenizer_is_told(folder: Path, caplog: pytest.Log
     (folder / "vocab.txt").write_text(vocabulary.replace("[PAD]\n[UNK]", "[UNK]\n[PAD]"))
     with pytest.raises(UserError, match=r"does not use \[PAD\] as its BERT does"):
         load(folder)
+    (folder / "vocab.txt").write_text(vocabulary.replace("[UNK]", "[unk]"))
+    with pytest.raises(UserError, match=r"does not use \[UNK\] as its BERT does"):
+        load(folder)
     (folder / "vocab.txt").write_text(vocabulary.removesuffix("T\n"))
     with caplog.at_level(logging.WARNING, logger="pathclip"):
         load(folder)

@@ -264,6 +264,8 @@ class DualEncoder(nn.Module):
     ) -> None:
         """Write a folder that `pathclip.load` and open_clip's ``local-dir:`` both read.
 
+        KEEP, CONCH and MUSK have no form in open_clip: they get ``model.safetensors`` in their own layout.
+
         Args:
             folder: Gets ``open_clip_config.json``, ``open_clip_model.safetensors``, ``pathclip.json``.
             prompts: JSON-like: the prompts the model was used with.

@@ -40,6 +40,11 @@ def export(model: DualEncoder, folder: str | Path, *, format: str = "open_clip")
     folder = Path(folder)
     if format not in FORMATS:
         raise UserError(f"format {format!r} is unknown; known: {', '.join(FORMATS)}")
+    if model.architecture.layout != "open_clip":
+        raise UserError(
+            f"{model.name} has no form that open_clip or transformers' CLIPModel reads; `model.save(folder)` "
+            "writes it in its own layout"
+        )
     if format == "open_clip":
         source = model.source
         model.save(folder, prompts=source.prompts, training=source.training)
@@ -52,6 +57,7 @@ def export(model: DualEncoder, folder: str | Path, *, format: str = "open_clip")
         key: value.detach().cpu().contiguous() for key, value in to_hf(model.clip.state_dict()).items()
     }
     tokenizer = tokenizer_of(model.architecture)
+    assert isinstance(tokenizer, SimpleTokenizer)  # `hf_config` has refused the others
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})

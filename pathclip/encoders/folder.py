@@ -1,4 +1,7 @@
-"""The model folder: ``open_clip_config.json``, ``open_clip_model.safetensors``, ``pathclip.json``."""
+"""The model folder: ``open_clip_config.json``, ``open_clip_model.safetensors``, ``pathclip.json``.
+
+A model in a layout that open_clip cannot express is written in that layout, as ``model.safetensors``.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ from pathclip._version import __version__
 from pathclip.core.errors import UserError
 from pathclip.core.files import atomic_path, sha256_file, write_json
 from pathclip.encoders.architecture import Architecture
+from pathclip.encoders.formats import LAYOUTS
+from pathclip.encoders.formats.bert import bert_config
+from pathclip.encoders.formats.layout import Layout
+from pathclip.encoders.text_files import copy_text_files
 
 if TYPE_CHECKING:
     from pathclip.encoders.encoder import DualEncoder
@@ -21,6 +28,7 @@ __all__ = ["CONFIG_NAME", "RECORD_NAME", "WEIGHTS_NAME", "save_folder", "version
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
+LAYOUT_WEIGHTS_NAME = "model.safetensors"
 RECORD_NAME = "pathclip.json"
 
 
@@ -34,10 +42,13 @@ def save_folder(
         raise UserError(f"{folder} is a file; give a folder to save the model in") from None
     (folder / RECORD_NAME).unlink(missing_ok=True)  # it would vouch for weights that are being replaced
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.clip.state_dict().items()}
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
+    path = folder / WEIGHTS_NAME
+    if layout := LAYOUTS.get(model.architecture.layout):
+        tensors, path = layout.to_file(tensors), folder / LAYOUT_WEIGHTS_NAME
+    with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(folder / CONFIG_NAME, open_clip_config(model.architecture))
-    digest = sha256_file(folder / WEIGHTS_NAME)
+    _write_configs(model.architecture, layout, folder)
+    digest = sha256_file(path)
     record = {
         "schema": "pathclip.model/1",
         "name": model.name,
@@ -48,12 +59,22 @@ def save_folder(
         "versions": versions(),
     }
     write_json(folder / RECORD_NAME, record)
-    model.source.pretrained, model.source.path, model.source.sha256 = (
-        str(folder),
-        folder / WEIGHTS_NAME,
-        digest,
-    )
+    model.source.pretrained, model.source.path, model.source.sha256 = str(folder), path, digest
     model.source.prompts, model.source.training = prompts, record["training"]
+
+
+def _write_configs(architecture: Architecture, layout: Layout | None, folder: Path) -> None:
+    """The config, and the tokenizer and the sizes of a text tower that has files of its own."""
+    if layout is not None:
+        (folder / CONFIG_NAME).unlink(missing_ok=True)  # of another model that was saved here
+        copy_text_files(architecture.folder, folder, *layout.text_files)
+        if layout.config is not None:
+            write_json(folder / "config.json", layout.config(architecture.model_cfg))
+        return
+    write_json(folder / CONFIG_NAME, open_clip_config(architecture))
+    if bert := architecture.model_cfg["text_cfg"].get("hf_model_name"):
+        copy_text_files(architecture.folder, folder)
+        write_json(folder / "config.json", bert_config(bert, architecture.folder))
 
 
 def open_clip_config(architecture: Architecture) -> dict[str, Any]:

@@ -5,12 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from pathclip.core.errors import UserError
+from pathclip.encoders.formats import LAYOUTS
+from pathclip.encoders.known import KNOWN_MODELS
+from pathclip.encoders.text_files import TEXT_FILES
 from pathclip.encoders.weights import WEIGHTS_ORDER
 
 __all__ = ["hub_folder", "looks_like_hub_name"]
 
 CONFIG_FILES = ("open_clip_config.json", "config.json")
-EXTRA_FILES = ("pathclip.json", "preprocessor_config.json")
+EXTRA_FILES = (
+    "pathclip.json",
+    "preprocessor_config.json",
+    *TEXT_FILES,
+    *(name for layout in LAYOUTS.values() for name in layout.text_files if name not in TEXT_FILES),
+)
+# models whose weights say all
+NO_CONFIG = {
+    known.name.lower()
+    for known in KNOWN_MODELS
+    for layout in LAYOUTS.values()
+    if layout.name == known.format and layout.config is None
+}
 TIMEOUT_S = 10.0
 PLAIN_REASONS = {
     "OfflineModeIsEnabled": "offline mode is on (HF_HUB_OFFLINE)",
@@ -40,8 +55,9 @@ def hub_folder(name: str) -> Path:
         UserError: If they are not cached and cannot be fetched; the line says how to get them.
     """
     config, weights = _cached(name, CONFIG_FILES), _cached(name, WEIGHTS_ORDER)
-    if config is not None and weights is not None and config.parent == weights.parent:
-        return config.parent
+    whole = name.lower() in NO_CONFIG if config is None else weights and config.parent == weights.parent
+    if weights is not None and whole:
+        return weights.parent
     try:
         return _fetch(name)
     except UserError:
@@ -72,14 +88,13 @@ def _fetch(name: str) -> Path:
     present = {sibling.rfilename for sibling in info.siblings or ()}
     config = next((file for file in CONFIG_FILES if file in present), None)
     weights = next((file for file in WEIGHTS_ORDER if file in present), None)
-    if config is None or weights is None:
-        lacking = CONFIG_FILES if config is None else WEIGHTS_ORDER
+    if weights is None or (config is None and name.lower() not in NO_CONFIG):
+        lacking = WEIGHTS_ORDER if weights is None else CONFIG_FILES
         raise UserError(
             f"{name} on the hub is in no format that pathclip reads: it has none of {', '.join(lacking)}"
         )
-    for file in (*(extra for extra in EXTRA_FILES if extra in present), weights):
-        hf_hub_download(name, file, revision=info.sha)
-    return Path(hf_hub_download(name, config, revision=info.sha)).parent
+    files = [*(extra for extra in EXTRA_FILES if extra in present), weights, *([config] if config else [])]
+    return [Path(hf_hub_download(name, file, revision=info.sha)).parent for file in files][-1]
 
 
 def _how_to_get(name: str, reason: str) -> str:

@@ -16,8 +16,8 @@ class KnownModel:
         format: How its files are laid out.
         licence: Of the weights, as its page says.
         access: ``"open"`` or ``"gated"`` (an account and the owner's consent).
-        status: ``"supported"``: features of this format equal the reference implementation's in the tests, on
-            random weights. ``"not yet"``: `load` says so.
+        status: ``"supported"``: on random weights, features of this format equal the reference
+            implementation's to 1e-5. ``"unverified"``: not compared. ``"refused"``: `load` says why.
         note: What else to know.
     """
 
@@ -57,15 +57,45 @@ KNOWN_MODELS: tuple[KnownModel, ...] = (
     KnownModel(
         "openai/clip-vit-base-patch32", "Hugging Face CLIPModel", "MIT", "open", "supported", "not pathology"
     ),
-    KnownModel("wisdomik/QuiltNet-B-16-PMB", "open_clip, BERT text tower", "MIT", "open", "not yet"),
     KnownModel(
-        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
-        "open_clip, BERT text tower",
+        "wisdomik/QuiltNet-B-16-PMB",
+        "open_clip folder, BERT text tower",
         "MIT",
         "open",
-        "not yet",
+        "supported",
+        "needs pathclip[hf]",
     ),
-    KnownModel("Astaxanthin/KEEP", "KEEP", "MIT", "open", "not yet"),
-    KnownModel("MahmoodLab/CONCH", "CONCH", "CC-BY-NC-ND 4.0", "gated", "not yet"),
-    KnownModel("xiangjx/musk", "MUSK", "CC-BY-NC-ND 4.0", "gated", "not yet"),
+    KnownModel(
+        "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
+        "open_clip folder, BERT text tower",
+        "MIT",
+        "open",
+        "supported",
+        "needs pathclip[hf]; not pathology alone",
+    ),
+    KnownModel("Astaxanthin/KEEP", "KEEP", "MIT", "open", "supported", "needs pathclip[hf]"),
+    KnownModel(
+        "MahmoodLab/CONCH",
+        "CONCH",
+        "CC-BY-NC-ND 4.0",
+        "gated",
+        "supported",
+        "texts need pathclip[hf] and conch_byte_level_bpe_uncased.json from github.com/mahmoodlab/CONCH",
+    ),
+    KnownModel(
+        "xiangjx/musk",
+        "MUSK",
+        "CC-BY-NC-ND 4.0",
+        "gated",
+        "supported",
+        "texts need pathclip[hf] and tokenizer.spm from github.com/lilab-stanford/MUSK",
+    ),
+    KnownModel(
+        "MahmoodLab/conchv1_5",
+        "CONCH v1.5, image tower alone",
+        "CC-BY-NC-ND 4.0",
+        "gated",
+        "refused",
+        "its text side is part of TITAN",
+    ),
 )

@@ -7,6 +7,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from pathclip.core.errors import UserError
+from pathclip.encoders.formats.layout import ImageTower
 
 __all__ = ["pooled_features"]
 
@@ -24,6 +25,8 @@ def pooled_features(visual: nn.Module, pixels: Tensor) -> Tensor:
     Raises:
         UserError: If the tower pools and projects in one step.
     """
+    if isinstance(visual, ImageTower):
+        return visual.pooled(pixels)
     if isinstance(visual, VisionTransformer):
         return visual._pool(visual.transformer(visual._embeds(pixels)))[0]
     if isinstance(visual, TimmModel) and "pool" not in visual.head._modules:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pathclip.core.errors import UserError
 
-__all__ = ["WEIGHTS_ORDER", "find_weights", "load_strictly", "read_weights"]
+__all__ = ["WEIGHTS_ORDER", "find_weights", "load_strictly", "read_weights", "refuse_misfit"]
 
 # open_clip's order of preference, then what trainers leave behind
 WEIGHTS_ORDER = (
@@ -73,9 +73,18 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, place: st
         name: Architecture, for the message.
 
     Raises:
+        UserError: As `refuse_misfit`.
+    """
+    refuse_misfit(module.state_dict(), weights, place=place, name=name)
+    module.load_state_dict(dict(weights))
+
+
+def refuse_misfit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, place: str, name: str) -> None:
+    """Compare a model's names and shapes with a file's.
+
+    Raises:
         UserError: Naming what is missing, extra, or of another shape.
     """
-    own = module.state_dict()
     missing = [key for key in own if key not in weights]
     extra = [key for key in weights if key not in own]
     shapes = [
@@ -90,7 +99,6 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], *, place: st
             f"{place} does not fit {name}: {'; '.join(differences)}; "
             "expected the weights of exactly this model (half a download? another architecture?)"
         )
-    module.load_state_dict(dict(weights))
 
 
 def _some(keys: list[str], most: int = 3) -> str:
@@ -142,7 +150,7 @@ def _why_unread(path: Path, error: Exception) -> str:
 
 
 def _unwrap(content: Any, path: Path) -> Weights:
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model", "module"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):

@@ -32,5 +32,5 @@ def test_a_pattern_narrows_the_names() -> None:
 def test_terms_and_access_of_published_models_are_told() -> None:
     data = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
     conch = next(model for model in data["published"] if model["name"] == "MahmoodLab/CONCH")
-    assert (conch["access"], conch["status"]) == ("gated", "not yet")
+    assert (conch["access"], conch["status"]) == ("gated", "supported")
     assert all(model["licence"] for model in data["published"])

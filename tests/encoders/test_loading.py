@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder, create, load
-from pathclip.encoders.hub import looks_like_hub_name
+from pathclip.encoders.hub import NO_CONFIG, hub_folder, looks_like_hub_name
 
 SMALL = Path(__file__).with_name("small.json")
 
@@ -411,4 +411,28 @@ def test_a_hub_model_in_another_format_is_refused(
     with pytest.raises(
         UserError, match=r"someone/model on the hub is in no format .* none of open_clip_model"
     ):
+        load("someone/model")
+
+
+def test_conch_and_musk_are_the_hub_models_without_a_config() -> None:
+    assert {"mahmoodlab/conch", "xiangjx/musk"} == NO_CONFIG
+
+
+def test_a_hub_model_whose_weights_say_all_needs_no_config(
+    folder: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "open_clip_config.json").unlink()
+    (folder / "tokenizer.spm").write_bytes(b"")
+    monkeypatch.setattr("pathclip.encoders.hub.NO_CONFIG", {"someone/model"})
+    hub = Hub(folder).install(monkeypatch)
+    assert hub_folder("someone/model") == folder
+    assert hub.asked == ["pathclip.json", "tokenizer.spm", "open_clip_model.safetensors"]
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache",
+        lambda _, file: str(folder / file) if (folder / file).is_file() else None,
+    )
+    assert hub_folder("someone/model") == folder
+    assert len(hub.asked) == 3
+    monkeypatch.setattr("pathclip.encoders.hub.NO_CONFIG", set())
+    with pytest.raises(UserError, match=r"on the hub is in no format .* none of open_clip_config"):
         load("someone/model")

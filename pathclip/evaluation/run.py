@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder, load
-from pathclip.evaluation.benchmarks import benchmarks
+from pathclip.evaluation.benchmarks import Benchmark, benchmarks
 from pathclip.evaluation.classification import evaluate_classification
 from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.datasets import LabelledImages
+from pathclip.evaluation.multilabel import evaluate_multilabel
+from pathclip.evaluation.neighbours import evaluate_neighbours
 from pathclip.evaluation.prompts import match_classes, prompts_for
+from pathclip.evaluation.protocol import as_plip_resized
 from pathclip.evaluation.report import EvaluateReport
-from pathclip.evaluation.retrieval import evaluate_retrieval
+from pathclip.evaluation.retrieval import CaptionedImages, evaluate_retrieval
+from pathclip.evaluation.wds import MultiLabelImages
 
 __all__ = ["chosen_model", "evaluate"]
 
@@ -33,16 +38,31 @@ def evaluate(config: EvaluateConfig, *, model: DualEncoder | None = None) -> Eva
     benchmark = benchmarks[config.benchmark]
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"out {config.out} is a file; expected a folder for the results")
-    data = benchmark.read(config.data, config.split)
-    if benchmark.task == "zeroshot_retrieval":
+    data = benchmark.read(config.data, config.split, config.protocol)
+    if config.protocol == "plip-compat" and isinstance(data, LabelledImages):
+        data = as_plip_resized(data)
+    report = _scored(config, benchmark, data, model)
+    report.provenance["benchmark_status"] = benchmark.status
+    return report.save(config.out)
+
+
+def _scored(
+    config: EvaluateConfig, benchmark: Benchmark, data: Any, model: DualEncoder | None
+) -> EvaluateReport:
+    """Whatever the data ask: classes, several classes, captions, or other pictures of the class."""
+    if isinstance(data, CaptionedImages) or benchmark.task == "image_retrieval":
         if config.classes is not None:
             raise UserError(
                 "classes are given, but retrieval uses the captions of the data; leave --classes out"
             )
-        return evaluate_retrieval(chosen_model(config, model), data, config).save(config.out)
-    prompts = prompts_for(config, data.labels, benchmark.prompts)
+        score = evaluate_retrieval if isinstance(data, CaptionedImages) else evaluate_neighbours
+        return score(chosen_model(config, model), data, config)
+    default = benchmark.plip_prompts if config.protocol == "plip-compat" else benchmark.prompts
+    prompts = prompts_for(config, data, default)
     match_classes(data.labels, prompts, data.name)
-    return evaluate_classification(chosen_model(config, model), data, prompts, config).save(config.out)
+    if isinstance(data, MultiLabelImages):
+        return evaluate_multilabel(chosen_model(config, model), data, prompts, config)
+    return evaluate_classification(chosen_model(config, model), data, prompts, config, benchmark.ordered)
 
 
 class Asked(Protocol):

@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from pathclip.core.errors import UserError
 from pathclip.heads import metrics as m
+from pathclip.heads._ranking import in_top, macro_auroc
 
 # PLIP on Kather, figure 2d of Huang et al. 2023 (rows actual: ADI BACK STR TUM DEB LYM MUC NORM MUS)
 KATHER = np.array(
@@ -136,8 +137,8 @@ def test_weighted_auroc_equals_auroc_of_the_repeated_samples() -> None:
     true, scores = rng.integers(0, 3, 40), np.round(rng.random((40, 3)), 1)
     weights = rng.integers(0, 4, 40)
     repeated = np.repeat(np.arange(40), weights)
-    expected = m._auroc(true[repeated], scores[repeated], np.ones((1, len(repeated))))
-    np.testing.assert_allclose(m._auroc(true, scores, weights[None].astype(float)), expected)
+    expected = macro_auroc(true[repeated], scores[repeated], np.ones((1, len(repeated))))
+    np.testing.assert_allclose(macro_auroc(true, scores, weights[None].astype(float)), expected)
 
 
 def test_acc5_needs_five_classes_and_counts_the_top_five() -> None:
@@ -154,7 +155,7 @@ def test_acc5_needs_five_classes_and_counts_the_top_five() -> None:
 
 
 def test_top_five_of_equal_scores_go_by_column() -> None:
-    assert m._in_top(np.zeros((2, 6)), np.array([4, 5]), 5).tolist() == [1.0, 0.0]
+    assert in_top(np.zeros((2, 6)), np.array([4, 5]), 5).tolist() == [1.0, 0.0]
 
 
 def test_the_bootstrap_of_accuracy_is_the_binomial() -> None:

@@ -169,7 +169,7 @@ def test_plips_kather_prompts_are_word_for_word() -> None:
     [
         ("tisue", "no class file or shipped prompt set 'tisue'; did you mean 'tissue'"),
         ("here/nscl.json", "no class file or shipped prompt set 'here/nscl.json'; did you mean 'nsclc'"),
-        ("zzzzzz", r"'zzzzzz'; shipped sets: brca, crc, lung-colon"),
+        ("zzzzzz", "'zzzzzz'; shipped sets: bach, benign-malignant"),
         (["tumour"], r"1 classes \(tumour\); a classification needs at least two"),
         ([], r"0 classes \(\)"),
         ({}, r"0 classes \(\)"),

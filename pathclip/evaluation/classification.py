@@ -10,7 +10,7 @@ from pathclip.core.errors import FaultError
 from pathclip.encoders import BadPicture, DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import LabelledImages
-from pathclip.evaluation.leaks import find_leaks
+from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.prompts import match_classes
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport, Mistake
@@ -29,6 +29,7 @@ def evaluate_classification(
     prompts: Prompts,
     config: EvaluateConfig,
     ordered: Sequence[str] = (),
+    leaks: Leaks | None = None,
 ) -> EvaluateReport:
     """Classify every picture by the prompts and count.
 
@@ -36,8 +37,9 @@ def evaluate_classification(
         model: Encodes pictures and prompts.
         data: Pictures and their classes.
         prompts: Of the same classes.
-        config: Batch size, bootstrap, protocol, training data to check against.
+        config: Batch size, bootstrap, protocol.
         ordered: The data's classes from least to most, where they are a scale.
+        leaks: Pictures that lie in training data too.
 
     Raises:
         FaultError: If no picture can be read, or the model gives features that are not finite.
@@ -58,14 +60,13 @@ def evaluate_classification(
         strata=None if data.strata is None else [data.strata[i] for i in good],
         ordered=tuple(to_prompt[label] for label in ordered),
     )
-    named = [(data.relative(picture), picture) for picture in data.pictures]
     return scored_report(
         answers,
         data,
         good,
         bad,
         config,
-        leaks=None if config.against is None else find_leaks(config.against, named),
+        leaks=leaks,
         task="zeroshot_classification",
         provenance=_provenance(result, data, config, prompts),
         templates=tuple(dict.fromkeys(t for s in prompts.sets for t in s.templates)),

@@ -13,7 +13,7 @@ from typing import Any
 from pathclip.core.errors import UserError
 from pathclip.encoders import PICTURE_SUFFIXES
 
-__all__ = ["LabelledImages", "read_csv", "read_folder"]
+__all__ = ["CaptionedImages", "LabelledImages", "read_csv", "read_folder"]
 
 SPLITS = ("test", "val", "valid", "validation", "train")
 
@@ -83,6 +83,33 @@ class LabelledImages:
             for picture, label in zip(self.pictures, self.truth, strict=True)
         )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImages:
+    """One split of a dataset: pictures, still encoded, and what may caption them.
+
+    Attributes:
+        name: Of the data set, for the result.
+        root: The dataset folder.
+        split: The split.
+        keys: Sample ids.
+        pictures: Bytes of each picture.
+        captions: Every caption of each.
+        positives: What near-identical pictures and pictures of one thread share.
+        groups: What is resampled as a whole.
+        index_sha256: Hash of the dataset's index.json; None for foreign tars.
+    """
+
+    name: str
+    root: Path
+    split: str
+    keys: tuple[str, ...]
+    pictures: tuple[memoryview, ...]
+    captions: tuple[tuple[str, ...], ...]
+    positives: tuple[str, ...]
+    groups: tuple[str, ...]
+    index_sha256: str | None
 
 
 def read_folder(data: Path, split: str | None = None) -> LabelledImages:

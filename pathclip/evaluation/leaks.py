@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pathclip.core.errors import UserError
+from pathclip.evaluation.datasets import CaptionedImages
 from pathclip.ingest.leakcheck import leakcheck
 from pathclip.shards import Dataset
 
-__all__ = ["Leaks", "find_leaks"]
+__all__ = ["Leaks", "find_leaks", "leaks_of"]
 
 log = logging.getLogger("pathclip")
 
@@ -47,6 +49,16 @@ class Leaks:
             "leaks": list(self.found),
             "not_compared": list(self.bad),
         }
+
+
+def leaks_of(data: Any, against: Path | None) -> Leaks | None:
+    """The pictures of a data set of any kind that ``against`` holds too; None where nothing is asked."""
+    if against is None:
+        return None
+    if isinstance(data, CaptionedImages):  # these are in memory already
+        held = [functools.partial(bytes, bytes(picture)) for picture in data.pictures]
+        return find_leaks(against, list(zip(data.keys, held, strict=True)))
+    return find_leaks(against, [(data.relative(picture), picture) for picture in data.pictures])
 
 
 def find_leaks(against: Path, named: Sequence[tuple[str, Any]]) -> Leaks:

@@ -9,6 +9,7 @@ import numpy as np
 from pathclip.core.errors import FaultError
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.prompts import match_classes
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport
@@ -21,7 +22,11 @@ __all__ = ["evaluate_multilabel"]
 
 
 def evaluate_multilabel(
-    model: DualEncoder, data: MultiLabelImages, prompts: Prompts, config: EvaluateConfig
+    model: DualEncoder,
+    data: MultiLabelImages,
+    prompts: Prompts,
+    config: EvaluateConfig,
+    leaks: Leaks | None = None,
 ) -> EvaluateReport:
     """Rank the pictures by each class's cosine; a class without a picture, or in every one, leaves the means.
 
@@ -33,7 +38,7 @@ def evaluate_multilabel(
     features, failed = encode_pictures(
         model, list(data.pictures), batch_size=config.batch_size, progress=True
     )
-    bad = tuple(BadPicture(b.index, data.pictures[b.index].name, b.reason) for b in failed)
+    bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in failed)
     good = sorted(set(range(len(data.pictures))) - {item.index for item in bad})
     if not good or not features[good].isfinite().all():
         raise FaultError(f"{data.root}: no picture could be read, or the model's features are not finite")
@@ -60,7 +65,7 @@ def evaluate_multilabel(
         },
         classnames=data.classnames,
         templates=tuple(dict.fromkeys(t for s in prompts.sets for t in s.templates)),
-        extra={"labels": rows},
+        extra={"labels": rows, **({} if leaks is None else {"against": leaks.to_json()})},
     )
 
 

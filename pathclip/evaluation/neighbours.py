@@ -14,6 +14,7 @@ from pathclip.core.errors import FaultError, UserError
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import LabelledImages
+from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport
 from pathclip.heads.metrics import mean_interval
@@ -47,7 +48,9 @@ def nearest(features: torch.Tensor, k: int, *, with_self: bool = False) -> NDArr
     return torch.cat(found).numpy()
 
 
-def evaluate_neighbours(model: DualEncoder, data: LabelledImages, config: EvaluateConfig) -> EvaluateReport:
+def evaluate_neighbours(
+    model: DualEncoder, data: LabelledImages, config: EvaluateConfig, leaks: Leaks | None = None
+) -> EvaluateReport:
     """Every picture asks for its class among the others.
 
     Per k: ``hit@k`` (any of the class among the k), ``precision@k`` (their share), ``majority@k`` (the most
@@ -112,6 +115,7 @@ def evaluate_neighbours(model: DualEncoder, data: LabelledImages, config: Evalua
             "num_resamples": config.num_resamples,
             "resampled": "queries",
         },
+        extra={} if leaks is None else {"against": leaks.to_json()},
     )
 
 

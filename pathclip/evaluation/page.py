@@ -44,8 +44,6 @@ def report_page(report: EvaluateReport) -> str:
 def _sections(report: EvaluateReport) -> Iterator[str]:
     if report.confusion is not None:
         yield _section("Metrics", _metrics(report), _note(report))
-        if "against" in report.extra:
-            yield _section("Also in the training data", *_leaks(report))
         yield _section("Classes", _classes(report))
         yield _section("Confusion matrix", _picture(report, "confusion", "confusion matrix"))
         note = "How often answers of a confidence are right, with 95 % intervals; below the line: too sure."
@@ -70,6 +68,8 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
 def _further(report: EvaluateReport) -> Iterator[str]:
     """What only some reports have."""
     extra = report.extra
+    if "against" in extra:
+        yield _section("Also in the training data", *_leaks(report))
     if extra.get("strata"):
         yield _section("By organ", _strata(extra["strata"]))
     if extra.get("labels"):
@@ -123,16 +123,14 @@ def _leaks(report: EvaluateReport) -> tuple[str, str]:
         f"{found['dataset']}" + (f"; {bad} could not be compared." if bad else ".")
     )
     if "metrics" not in found:
-        return "", note + (" None is left to score without them." if count else "")
+        alone = count and count == report.counts["scored"]
+        return "", note + (" None is left to score without them." if alone else "")
+    clean, ends = found["metrics"], found["intervals"]
+    names = NAMES if report.confusion is not None else {key: key.replace("_", " ") for key in ends}
     rows = [
-        (
-            name,
-            show(report.metrics[key]),
-            show(found["metrics"][key]),
-            interval(found["intervals"][key]),
-        )
-        for key, name in NAMES.items()
-        if found["metrics"].get(key) is not None and report.metrics.get(key) is not None
+        (name, show(report.metrics[key]), show(clean[key]), interval(ends[key]))
+        for key, name in names.items()
+        if isinstance(clean.get(key), float) and report.metrics.get(key) is not None
     ]
     return table(("", "with them", "without", "95 % interval"), rows, numbers=(1, 2, 3)), note
 

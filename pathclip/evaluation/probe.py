@@ -17,7 +17,7 @@ from pathclip.core.files import sha256_file
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 from pathclip.evaluation.benchmarks import benchmarks
 from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
-from pathclip.evaluation.leaks import Leaks, find_leaks
+from pathclip.evaluation.leaks import Leaks, leaks_of
 from pathclip.evaluation.plip_probe import plip_probe
 from pathclip.evaluation.protocol import ProtocolName, as_plip_resized, protocol_record
 from pathclip.evaluation.report import EvaluateReport
@@ -90,6 +90,7 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
         )
     for shots in config.shots:
         few_shot_draws(train.truth, shots, 0)
+    leaks = leaks_of(test, config.against)
     model = chosen_model(config, model)
     seen, seen_labels, _, seen_bad = _features(model, train, config)
     rows, truth, good, bad = _features(model, test, config)
@@ -98,8 +99,6 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
         fitted, compat["plip_probe"] = plip_probe(seen, seen_labels, rows, truth)
     else:
         fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
-    named = [(test.relative(picture), picture) for picture in test.pictures]
-    leaks = None if config.against is None else find_leaks(config.against, named)
     report = _report(fitted, test, rows, truth, good, bad, config, leaks)
     report.extra.update(compat)
     common = _also_in_training(train, test)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from collections import defaultdict
@@ -19,7 +18,8 @@ from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 from pathclip.evaluation.config import EvaluateConfig
-from pathclip.evaluation.leaks import find_leaks
+from pathclip.evaluation.datasets import CaptionedImages
+from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport, Mistake
 from pathclip.heads.metrics import mean_interval
@@ -30,33 +30,6 @@ __all__ = ["CaptionedImages", "evaluate_retrieval", "read_shards"]
 
 log = logging.getLogger("pathclip")
 NUM_MISTAKES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionedImages:
-    """One split of a dataset: pictures, still encoded, and what may caption them.
-
-    Attributes:
-        name: Of the data set, for the result.
-        root: The dataset folder.
-        split: The split.
-        keys: Sample ids.
-        pictures: Bytes of each picture.
-        captions: Every caption of each.
-        positives: What near-identical pictures and pictures of one thread share.
-        groups: What is resampled as a whole.
-        index_sha256: Hash of the dataset's index.json; None for foreign tars.
-    """
-
-    name: str
-    root: Path
-    split: str
-    keys: tuple[str, ...]
-    pictures: tuple[memoryview, ...]
-    captions: tuple[tuple[str, ...], ...]
-    positives: tuple[str, ...]
-    groups: tuple[str, ...]
-    index_sha256: str | None
 
 
 def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
@@ -95,7 +68,9 @@ def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
     )
 
 
-def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: EvaluateConfig) -> EvaluateReport:
+def evaluate_retrieval(
+    model: DualEncoder, data: CaptionedImages, config: EvaluateConfig, leaks: Leaks | None = None
+) -> EvaluateReport:
     """Recall at k both ways: pictures against every different caption, and captions against pictures.
 
     A caption is right for a picture when the picture, or one of the same ``positive_id``, carries that text.
@@ -128,9 +103,7 @@ def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: Evalua
         log.warning("k = %s: the gallery has %d items, so R@k is 1 by force", beyond, smaller)
     counts = {"total": len(data.keys), "scored": len(good), "bad": len(bad), "texts": len(texts)}
     extra: dict[str, Any] = {}
-    if config.against is not None:
-        held = [functools.partial(bytes, bytes(picture)) for picture in data.pictures]
-        leaks = find_leaks(config.against, list(zip(data.keys, held, strict=True)))
+    if leaks is not None:
         counts["also_in_training"] = len(leaks.places)
         clean = [i for i in good if i not in leaks.places]
         extra["against"] = leaks.to_json() | _without(data, clean, features, relation, texts, config)

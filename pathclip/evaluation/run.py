@@ -9,13 +9,14 @@ from pathclip.encoders import DualEncoder, load
 from pathclip.evaluation.benchmarks import Benchmark, benchmarks
 from pathclip.evaluation.classification import evaluate_classification
 from pathclip.evaluation.config import EvaluateConfig
-from pathclip.evaluation.datasets import LabelledImages
+from pathclip.evaluation.datasets import CaptionedImages, LabelledImages
+from pathclip.evaluation.leaks import leaks_of
 from pathclip.evaluation.multilabel import evaluate_multilabel
 from pathclip.evaluation.neighbours import evaluate_neighbours
 from pathclip.evaluation.prompts import match_classes, prompts_for
 from pathclip.evaluation.protocol import as_plip_resized
 from pathclip.evaluation.report import EvaluateReport
-from pathclip.evaluation.retrieval import CaptionedImages, evaluate_retrieval
+from pathclip.evaluation.retrieval import evaluate_retrieval
 from pathclip.evaluation.wds import MultiLabelImages
 
 __all__ = ["chosen_model", "evaluate"]
@@ -50,19 +51,21 @@ def _scored(
     config: EvaluateConfig, benchmark: Benchmark, data: Any, model: DualEncoder | None
 ) -> EvaluateReport:
     """Whatever the data ask: classes, several classes, captions, or other pictures of the class."""
-    if isinstance(data, CaptionedImages) or benchmark.task == "image_retrieval":
+    captioned = isinstance(data, CaptionedImages)
+    if captioned or benchmark.task == "image_retrieval":
         if config.classes is not None:
-            raise UserError(
-                "classes are given, but retrieval uses the captions of the data; leave --classes out"
-            )
-        score = evaluate_retrieval if isinstance(data, CaptionedImages) else evaluate_neighbours
-        return score(chosen_model(config, model), data, config)
+            raise UserError("classes are given, but retrieval has no use for them; leave --classes out")
+        leaks = leaks_of(data, config.against)
+        score = evaluate_retrieval if captioned else evaluate_neighbours
+        return score(chosen_model(config, model), data, config, leaks)
     default = benchmark.plip_prompts if config.protocol == "plip-compat" else benchmark.prompts
     prompts = prompts_for(config, data, default)
     match_classes(data.labels, prompts, data.name)
+    leaks = leaks_of(data, config.against)
+    loaded = chosen_model(config, model)
     if isinstance(data, MultiLabelImages):
-        return evaluate_multilabel(chosen_model(config, model), data, prompts, config)
-    return evaluate_classification(chosen_model(config, model), data, prompts, config, benchmark.ordered)
+        return evaluate_multilabel(loaded, data, prompts, config, leaks)
+    return evaluate_classification(loaded, data, prompts, config, benchmark.ordered, leaks)
 
 
 class Asked(Protocol):

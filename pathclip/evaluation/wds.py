@@ -7,15 +7,15 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
-from pathclip.evaluation.datasets import LabelledImages
+from pathclip.evaluation.datasets import CaptionedImages, LabelledImages
 from pathclip.evaluation.pictures import TarMember
-from pathclip.evaluation.retrieval import CaptionedImages
 
 __all__ = ["MultiLabelImages", "read_wds"]
 
@@ -50,6 +50,10 @@ class MultiLabelImages:
         """The classes."""
         return self.classnames
 
+    def relative(self, picture: TarMember) -> str:
+        """Tar and member, below the root."""
+        return Path(picture.filename).relative_to(self.root).as_posix()
+
 
 @dataclass(slots=True)
 class _Sample:
@@ -67,7 +71,7 @@ def read_wds(data: Path, split: str | None = None) -> LabelledImages | MultiLabe
     tars = _tars(data, split)
     samples = [sample for tar in tars for sample in _samples(tar)]
     kind_file = data / "dataset_type.txt"
-    kind = kind_file.read_text(encoding="utf-8").strip() if kind_file.is_file() else "classification"
+    kind = kind_file.read_text(encoding="utf-8").strip().lower() if kind_file.is_file() else "classification"
     part = {"retrieval": "txt", "multilabel": "npy"}.get(kind, "cls")
     for key, sample in samples:
         if sample.picture is None or part not in sample.parts:
@@ -80,7 +84,7 @@ def read_wds(data: Path, split: str | None = None) -> LabelledImages | MultiLabe
     classnames = _lines(data / "classnames.txt")
     templates = tuple(line for line in _lines(data / TEMPLATES)) if (data / TEMPLATES).is_file() else ()
     if kind == "multilabel":
-        targets = np.array([np.load(io.BytesIO(s.parts["npy"]), allow_pickle=False) for _, s in samples]) > 0
+        targets = np.array([_target(key, sample, data) for key, sample in samples]) > 0
         if targets.ndim != 2 or targets.shape[1] != len(classnames):
             raise UserError(f"{data}: npy of shape {targets.shape[1:]} for {len(classnames)} classes")
         return MultiLabelImages(name, data, split, pictures, targets, classnames, templates)
@@ -105,13 +109,14 @@ def _captioned(
     kept = [i for i, captions in enumerate(texts) if captions]
     if len(kept) < 2:
         raise UserError(f"{data}, split {split}: {len(kept)} pictures with captions; retrieval needs two")
-    keys = tuple(samples[i][0] for i in kept)
+    members = [samples[i][1].picture for i in kept]
+    keys = tuple(f"{member.path.name}#{member.name}" for member in members if member)
     return CaptionedImages(
         name=name,
         root=data,
         split=split,
         keys=keys,
-        pictures=tuple(memoryview(picture()) for i in kept if (picture := samples[i][1].picture)),
+        pictures=tuple(memoryview(member()) for member in members if member),
         captions=tuple(texts[i] for i in kept),
         positives=keys,
         groups=keys,
@@ -127,6 +132,14 @@ def _class(key: str, sample: _Sample, classnames: tuple[str, ...], data: Path) -
             f"expected 0 to {len(classnames) - 1}, the lines of classnames.txt"
         )
     return classnames[int(text)]
+
+
+def _target(key: str, sample: _Sample, data: Path) -> NDArray[Any]:
+    try:
+        target: NDArray[Any] = np.load(io.BytesIO(sample.parts["npy"]), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{data}: sample {key}: npy cannot be read: {error}") from None
+    return target
 
 
 def _tars(data: Path, split: str) -> list[Path]:
@@ -146,7 +159,7 @@ def _tars(data: Path, split: str) -> list[Path]:
 def _samples(tar: Path) -> Iterator[tuple[str, _Sample]]:
     found: dict[str, _Sample] = {}
     try:
-        with tarfile.open(tar) as handle:
+        with tarfile.open(tar, "r:") as handle:  # a packed one has no places to read at
             for member in handle:
                 if not member.isfile():
                     continue

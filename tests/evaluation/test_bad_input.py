@@ -153,6 +153,7 @@ def test_more_shots_than_pictures_are_named_before_the_model_is_loaded(tiles: Pa
 
 def test_a_probe_of_a_set_without_classes_is_refused(tmp_path: Path) -> None:
     root = wds(tmp_path / "set", tmp_path, "retrieval")
+    (root / "test").rename(root / "train")
     with pytest.raises(UserError, match="benchmark 'wds' has no class per picture"):
         probe(ProbeConfig(benchmark="wds", train=root, test=root, out=tmp_path / "o", model="none"))
 

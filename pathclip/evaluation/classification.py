@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,11 @@ from pathclip.evaluation.datasets import LabelledImages
 from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.prompts import match_classes
 from pathclip.evaluation.protocol import protocol_record
-from pathclip.evaluation.report import EvaluateReport, Mistake
+from pathclip.evaluation.report import EvaluateReport
 from pathclip.evaluation.scored import Answers, scored_report
 from pathclip.heads import Prompts, ZeroShotResult, classify
 
 __all__ = ["evaluate_classification"]
-
-NUM_MISTAKES = 15
-PER_KIND = 2
 
 
 def evaluate_classification(
@@ -71,7 +67,6 @@ def evaluate_classification(
         provenance=_provenance(result, data, config, prompts),
         templates=tuple(dict.fromkeys(t for s in prompts.sets for t in s.templates)),
         predictions=_predictions(result, data, to_prompt),
-        mistakes=_mistakes(result, data, to_prompt, good),
     )
 
 
@@ -125,27 +120,3 @@ def _predictions(result: ZeroShotResult, data: LabelledImages, to_prompt: dict[s
     if data.groups is not None:
         table.insert_column(2, pl.Series("group", list(data.groups), dtype=pl.String))
     return table
-
-
-def _mistakes(
-    result: ZeroShotResult, data: LabelledImages, to_prompt: dict[str, str], good: list[int]
-) -> tuple[Mistake, ...]:
-    best = result.probabilities.max(dim=1).values.numpy()
-    wrong = [i for i in good if result.labels[i] != to_prompt[data.truth[i]]]
-    seen: Counter[tuple[str, str | None]] = Counter()
-    worst = []
-    for i in sorted(wrong, key=lambda i: (-best[i], i)):
-        kind = (data.truth[i], result.labels[i])
-        seen[kind] += 1
-        if seen[kind] <= PER_KIND:  # one frequent confusion must not fill the page
-            worst.append(i)
-    return tuple(
-        Mistake(
-            picture=data.pictures[i],
-            name=data.relative(data.pictures[i]),
-            truth=to_prompt[data.truth[i]].replace("_", " "),
-            predicted=str(result.labels[i]).replace("_", " "),
-            note=f"{best[i]:.2f}",
-        )
-        for i in worst[:NUM_MISTAKES]
-    )

@@ -62,6 +62,13 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
         rows = [(item.name, item.reason) for item in report.bad[:200]]
         note = f"The first 200 of {len(report.bad)}." if len(report.bad) > 200 else ""
         yield _section("Pictures left out", table(("picture", "reason"), rows), note)
+    protocol = report.provenance.get("protocol", {})
+    if protocol.get("quirks") or protocol.get("how"):
+        rows = [*(("", line) for line in protocol["how"]), *protocol["quirks"].items()]
+        note = "Named ones are quirks of the published evaluation that this protocol repeats." * bool(
+            protocol["quirks"]
+        )
+        yield _section(f"Protocol {protocol['name']}", table(("", ""), rows), note)
     yield _section("How it was obtained", _provenance(report.provenance))
 
 
@@ -168,6 +175,7 @@ def _grid(probe: Mapping[str, Any]) -> str:
 
 def _metrics(report: EvaluateReport) -> str:
     constant, chance = report.baselines["constant_class"], report.baselines["chance"]
+    headline = report.provenance.get("protocol", {}).get("headline")
     rows = [
         (
             name,
@@ -176,7 +184,7 @@ def _metrics(report: EvaluateReport) -> str:
             show(constant.get(key)),
             show(chance.get(key)),
         )
-        for key, name in NAMES.items()
+        for key, name in sorted(NAMES.items(), key=lambda item: item[0] != headline)
         if report.metrics.get(key) is not None
     ]
     head = ("", "value", "95 % interval", f"always “{constant['label'].replace('_', ' ')}”", "chance")
@@ -233,7 +241,8 @@ def _card(mistake: Mistake) -> str:
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
-    return table(("", ""), [(key, _plain(value)) for key, value in provenance.items()])
+    rows = [(key, _plain(value)) for key, value in provenance.items() if key != "protocol"]
+    return table(("", ""), rows)
 
 
 def _plain(value: Any) -> str:

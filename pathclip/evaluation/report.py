@@ -27,14 +27,14 @@ class Mistake:
     """A picture that was answered wrongly, to look at.
 
     Attributes:
-        picture: Its path, or its bytes.
+        picture: Its path, its bytes, or what gives it when called.
         name: Its path inside the data, or its key.
         truth: Its class or caption.
         predicted: The class or caption it was given.
         note: How sure the model was, or how far down the right answer lies.
     """
 
-    picture: Path | bytes
+    picture: Any
     name: str
     truth: str
     predicted: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pathclip.encoders import BadPicture
 from pathclip.evaluation.datasets import LabelledImages
 from pathclip.evaluation.leaks import Leaks
-from pathclip.evaluation.report import EvaluateReport
+from pathclip.evaluation.report import EvaluateReport, Mistake
 from pathclip.heads import (
     classification_metrics,
     confusion_matrix,
@@ -22,6 +23,9 @@ from pathclip.heads import (
 )
 
 __all__ = ["Answers", "class_baselines", "scored_report"]
+
+NUM_MISTAKES = 15
+PER_KIND = 2
 
 
 class Drawn(Protocol):
@@ -137,8 +141,32 @@ def scored_report(
         classnames=answers.labels,
         classes=tuple(per_class_metrics(truth, predicted, answers.labels, **draws)),
         confusion=confusion_matrix(truth, predicted, answers.labels),
+        mistakes=_mistakes(answers, data, good),
         extra=extra,
         **more,
+    )
+
+
+def _mistakes(answers: Answers, data: LabelledImages, good: Sequence[int]) -> tuple[Mistake, ...]:
+    """The wrong answers that were surest, at most two of a kind."""
+    best = answers.probabilities.max(axis=1)
+    wrong = [i for i, (t, p) in enumerate(zip(answers.truth, answers.predicted, strict=True)) if t != p]
+    seen: Counter[tuple[str, str]] = Counter()
+    worst = []
+    for i in sorted(wrong, key=lambda i: (-best[i], i)):
+        kind = (answers.truth[i], answers.predicted[i])
+        seen[kind] += 1
+        if seen[kind] <= PER_KIND:  # one frequent confusion must not fill the page
+            worst.append(i)
+    return tuple(
+        Mistake(
+            picture=data.pictures[good[i]],
+            name=data.relative(data.pictures[good[i]]),
+            truth=answers.truth[i].replace("_", " "),
+            predicted=answers.predicted[i].replace("_", " "),
+            note=f"{best[i]:.2f}",
+        )
+        for i in worst[:NUM_MISTAKES]
     )
 
 

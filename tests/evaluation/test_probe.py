@@ -61,7 +61,10 @@ def test_every_number_follows_from_the_predictions(model: ColourModel, tiles: Pa
     features = model.encode_images([tiles / "test" / name for name in table["image"]])
     assert fitted.predict(features) == label
     assert np.allclose(fitted.probabilities(features).max(1), table["probability"], atol=1e-6)
-    assert "With few training pictures per class" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "With few training pictures per class" in page
+    assert [(m.name, m.truth, m.predicted) for m in report.mistakes] == [("red/0.png", "red", "green")]
+    assert "Wrong and sure of it" in page
 
 
 def test_pictures_that_cannot_be_read_are_left_out_of_both_sets(
@@ -139,6 +142,10 @@ def test_the_command_prints_one_object_and_shows_the_curve(tiles: Path, tmp_path
     assert shown.exit_code == 0, shown.output
     assert "pictures per class" in shown.stdout
     assert "learnt from 24 pictures of 3 classes" in shown.stdout
+    plip = run("--out", tmp_path / "plip", "--set", "protocol=plip-compat")
+    assert plip.exit_code == 0, plip.output
+    assert "over 5 seeds at alpha" in plip.stdout
+    assert "which was chosen on the test pictures" in plip.stdout
     wrong = run("--out", tmp_path / "three", "--shots", "one")
     assert wrong.exit_code == 2
     assert "shots" in wrong.output

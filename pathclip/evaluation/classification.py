@@ -97,12 +97,7 @@ def _provenance(
     quirks = (*data.quirks, *(["one_prompt"] if alone else []), "weighted_f1") if compat else ()
     return {
         **result.provenance,
-        "data": {
-            "path": str(data.root),
-            "split": data.split,
-            "sha256": data.fingerprint(),
-            "benchmark": config.benchmark,
-        },
+        "data": data.provenance(config.benchmark),
         "protocol": protocol_record(config.protocol, quirks, data.how),
         "seed": config.seed,
         "num_resamples": config.num_resamples,

@@ -60,6 +60,15 @@ class LabelledImages:
         path = Path(getattr(picture, "filename", picture))
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
+    def provenance(self, benchmark: str | None) -> dict[str, Any]:
+        """Where the pictures came from, for the result."""
+        return {
+            "path": str(self.root),
+            "split": self.split,
+            "sha256": self.fingerprint(),
+            **({} if benchmark is None else {"benchmark": benchmark}),
+        }
+
     def take(self, places: Sequence[int], split: str | None, **changes: Any) -> LabelledImages:
         """Some of the pictures, in this order, as a split."""
         return replace(

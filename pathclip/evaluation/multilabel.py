@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pathclip.core.errors import FaultError
-from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
+from pathclip.encoders import DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.encoded import encode_all
 from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.prompts import match_classes
 from pathclip.evaluation.protocol import protocol_record
@@ -35,16 +35,16 @@ def evaluate_multilabel(
         UserError: If prompts and data name different classes.
     """
     to_prompt = match_classes(data.labels, prompts, data.name)
-    features, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, progress=True
+    seen = encode_all(
+        model,
+        data.pictures,
+        lambda i: data.relative(data.pictures[i]),
+        data.root,
+        batch_size=config.batch_size,
     )
-    bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in failed)
-    good = sorted(set(range(len(data.pictures))) - {item.index for item in bad})
-    if not good or not features[good].isfinite().all():
-        raise FaultError(f"{data.root}: no picture could be read, or the model's features are not finite")
     columns = [prompts.labels.index(to_prompt[label]) for label in data.classnames]
-    scores = (features[good] @ build_classifier(model, prompts))[:, columns].double().numpy()
-    targets = data.targets[good]
+    scores = (seen.rows @ build_classifier(model, prompts))[:, columns].double().numpy()
+    targets = data.targets[seen.good]
     metrics, intervals, rows = _figures(scores, targets, data.classnames, config)
     shares = targets.mean(axis=0)
     return EvaluateReport(
@@ -53,8 +53,14 @@ def evaluate_multilabel(
         metrics=metrics,
         intervals=intervals,
         baselines={"chance": {"mean_average_precision": float(shares[shares > 0].mean()), "auroc": 0.5}},
-        counts={"total": len(data.pictures), "scored": len(good), "bad": len(bad), "ignored": 0},
-        bad=bad,
+        counts={
+            "total": len(data.pictures),
+            "scored": len(seen.good),
+            "bad": len(seen.bad),
+            "ignored": 0,
+            **({} if leaks is None else {"also_in_training": len(leaks.places)}),
+        },
+        bad=seen.bad,
         provenance={
             **model.provenance(),
             "prompts": {**prompts.to_dict(), "sha256": prompts.sha256},

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pathclip.core.errors import FaultError, UserError
-from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
+from pathclip.core.errors import UserError
+from pathclip.encoders import DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import LabelledImages
+from pathclip.evaluation.encoded import encode_all
 from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport
@@ -61,62 +62,61 @@ def evaluate_neighbours(
         UserError: If there are fewer than three pictures.
         FaultError: If no picture can be read, or features are not finite.
     """
-    features, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, progress=True
+    seen = encode_all(
+        model,
+        data.pictures,
+        lambda i: data.relative(data.pictures[i]),
+        data.root,
+        batch_size=config.batch_size,
     )
-    bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in failed)
-    good = sorted(set(range(len(data.pictures))) - {item.index for item in bad})
-    if not good:
-        raise FaultError(f"{data.root}: none of {len(data.pictures)} pictures could be read")
-    if not features[good].isfinite().all():
-        raise FaultError("the model gives features that are not finite; its weights are damaged")
-    if len(good) < 3:
-        raise UserError(f"{data.root}: {len(good)} pictures; neighbours need three or more")
     with_self = config.protocol == "plip-compat"
-    reach = len(good) - (not with_self)
-    ks = tuple(k for k in config.ks if k <= reach)
-    if left_out := [k for k in config.ks if k > reach]:
-        log.warning("k = %s left out: %d pictures have %d others", left_out, len(good), len(good) - 1)
-    if not ks:
-        raise UserError(f"ks = {list(config.ks)}: each is more than the {reach} pictures to find")
-    names, codes = np.unique([data.truth[i] for i in good], return_inverse=True)
-    found = codes[nearest(features[good], max(ks), with_self=with_self)]  # (N, k) classes
+    ks = _reached(config.ks, len(seen.good), with_self, data)
+    names, codes = np.unique([data.truth[i] for i in seen.good], return_inverse=True)
+    found = codes[nearest(seen.rows, max(ks), with_self=with_self)]  # (N, k) classes
     metrics, intervals = _figures(codes, found, ks, config)
-    chance = _chance(codes, ks, with_self)
     quirks = (*data.quirks, *(["self_counted"] if with_self else []))
     return EvaluateReport(
         dataset=data.name,
         task="image_retrieval",
         metrics=metrics,
         intervals=intervals,
-        baselines={"chance": chance},
+        baselines={"chance": _chance(codes, ks, with_self)},
         counts={
             "total": len(data.pictures),
-            "scored": len(good),
-            "bad": len(bad),
+            "scored": len(seen.good),
+            "bad": len(seen.bad),
             "ignored": len(data.ignored),
+            **({} if leaks is None else {"also_in_training": len(leaks.places)}),
         },
-        bad=bad,
+        bad=seen.bad,
         provenance={
             **model.provenance(),
-            "data": {
-                "path": str(data.root),
-                "split": data.split,
-                "sha256": data.fingerprint(),
-                "benchmark": config.benchmark,
-            },
+            "data": data.provenance(config.benchmark),
             "classes": {str(name): int((codes == c).sum()) for c, name in enumerate(names)},
             "protocol": {
                 **protocol_record(config.protocol, quirks, data.how),
                 "headline": f"precision@{max(ks)}",
             },
-            "ks_left_out": left_out,
+            "ks_left_out": [k for k in config.ks if k not in ks],
             "seed": config.seed,
             "num_resamples": config.num_resamples,
             "resampled": "queries",
         },
         extra={} if leaks is None else {"against": leaks.to_json()},
     )
+
+
+def _reached(ks: tuple[int, ...], count: int, with_self: bool, data: LabelledImages) -> tuple[int, ...]:
+    """The cut-offs that so many pictures can fill; the others are told of."""
+    if count < 3:
+        raise UserError(f"{data.root}: {count} pictures; neighbours need three or more")
+    reach = count if with_self else count - 1
+    kept = tuple(k for k in ks if k <= reach)
+    if not kept:
+        raise UserError(f"ks = {list(ks)}: each is more than the {reach} pictures to find")
+    if len(kept) < len(ks):
+        log.warning("k = %s left out: %d pictures have %d others", list(ks[len(kept) :]), count, count - 1)
+    return kept
 
 
 def _figures(

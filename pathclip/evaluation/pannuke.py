@@ -47,9 +47,10 @@ def nuclei(mask: NDArray[Any], protocol: ProtocolName) -> list[int] | None:
     ids = mask.astype(np.uint8 if protocol == "plip-compat" else np.int64)
     if not ids[..., : CHANNELS - 1].any():
         return None
+    held = [np.bincount(ids[..., c].ravel()) > 0 for c in range(CHANNELS)]  # which ids occur; 0 is none
     if protocol == "plip-compat":
-        return [len(np.unique(ids[..., c])) - 1 for c in range(CHANNELS)]
-    return [np.count_nonzero(np.unique(ids[..., c])) for c in range(CHANNELS - 1)]
+        return [int(ids.sum()) - 1 for ids in held]
+    return [int(ids[1:].sum()) for ids in held[:-1]]
 
 
 def read_pannuke(data: Path, split: str | None, protocol: ProtocolName) -> LabelledImages:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from pathclip.core.config import Config
-from pathclip.core.errors import FaultError, UserError
+from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
-from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
+from pathclip.encoders import BadPicture, DualEncoder
 from pathclip.evaluation.benchmarks import benchmarks
 from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
+from pathclip.evaluation.encoded import Encoded, encode_all
 from pathclip.evaluation.leaks import Leaks, leaks_of
 from pathclip.evaluation.plip_probe import plip_probe
 from pathclip.evaluation.protocol import ProtocolName, as_plip_resized, protocol_record
@@ -92,14 +93,14 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
         few_shot_draws(train.truth, shots, 0)
     leaks = leaks_of(test, config.against)
     model = chosen_model(config, model)
-    seen, seen_labels, _, seen_bad = _features(model, train, config)
-    rows, truth, good, bad = _features(model, test, config)
+    seen, seen_labels, learnt = _features(model, train, config)
+    rows, truth, asked = _features(model, test, config)
     compat: dict[str, Any] = {}
     if config.protocol == "plip-compat":
         fitted, compat["plip_probe"] = plip_probe(seen, seen_labels, rows, truth)
     else:
         fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
-    report = _report(fitted, test, rows, truth, good, bad, config, leaks)
+    report = _report(fitted, test, rows, truth, asked, config, leaks)
     report.extra.update(compat)
     common = _also_in_training(train, test)
     report.counts["also_in_training"] = common
@@ -108,7 +109,7 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
         "c": fitted.c,
         "features": config.features,
         "training_pictures": dict(sorted(Counter(seen_labels).items())),
-        "training_bad": [{"name": item.name, "reason": item.reason} for item in seen_bad],
+        "training_bad": [{"name": item.name, "reason": item.reason} for item in learnt.bad],
     }
     report.extra["few_shot"] = _few_shot(seen, seen_labels, rows, truth, config)
     report.files["probe"] = fitted.save(config.out / "probe.safetensors")
@@ -136,22 +137,17 @@ def _read_plain(data: Path, split: str) -> LabelledImages:
 
 def _features(
     model: DualEncoder, data: LabelledImages, config: ProbeConfig
-) -> tuple[NDArray[np.float64], list[str], list[int], tuple[BadPicture, ...]]:
-    """Unit features of the pictures that can be read, their labels and places, and the others."""
-    encoded, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, features=config.features, progress=True
+) -> tuple[NDArray[np.float64], list[str], Encoded]:
+    """Unit features of the pictures that can be read, their labels, and what became of all."""
+    seen = encode_all(
+        model,
+        data.pictures,
+        lambda i: data.relative(data.pictures[i]),
+        data.root,
+        batch_size=config.batch_size,
+        features=config.features,
     )
-    bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in failed)
-    left_out = {item.index for item in bad}
-    good = [i for i in range(len(data.pictures)) if i not in left_out]
-    if not good:
-        raise FaultError(f"{data.root}: none of {len(data.pictures)} pictures could be read: {bad[0].reason}")
-    if bad:
-        log.warning("%s: %d of %d pictures left out", data.root, len(bad), len(data.pictures))
-    rows = encoded[good].double().numpy()
-    if not np.isfinite(rows).all():
-        raise FaultError("the model gives features that are not finite; its weights are damaged")
-    return rows, [data.truth[i] for i in good], good, bad
+    return seen.rows.double().numpy(), [data.truth[i] for i in seen.good], seen
 
 
 def _report(
@@ -159,8 +155,7 @@ def _report(
     test: LabelledImages,
     rows: NDArray[np.float64],
     truth: list[str],
-    good: list[int],
-    bad: tuple[BadPicture, ...],
+    asked: Encoded,
     config: ProbeConfig,
     leaks: Leaks | None,
 ) -> EvaluateReport:
@@ -170,19 +165,19 @@ def _report(
         truth=truth,
         predicted=fitted.predict(rows),
         probabilities=probabilities,
-        groups=None if test.groups is None else [test.groups[i] for i in good],
-        strata=None if test.strata is None else [test.strata[i] for i in good],
+        groups=None if test.groups is None else [test.groups[i] for i in asked.good],
+        strata=None if test.strata is None else [test.strata[i] for i in asked.good],
     )
     report = scored_report(
         answers,
         test,
-        good,
-        bad,
+        asked.good,
+        asked.bad,
         config,
         leaks=leaks,
         task="linear_probe",
         provenance={},
-        predictions=_predictions(fitted, test, good, bad, probabilities),
+        predictions=_predictions(fitted, test, asked.good, asked.bad, probabilities),
     )
     for name in ("acc1", "acc5", "mean_per_class_recall"):
         report.metrics[f"lp_{name}"] = report.metrics[name]  # clip_benchmark's names
@@ -262,10 +257,7 @@ def _few_shot(
 def _provenance(train: LabelledImages, test: LabelledImages, config: ProbeConfig) -> dict[str, Any]:
     compat = config.protocol == "plip-compat"
     quirks = (*test.quirks, "probe_alpha_on_test", "probe_macro_called_wf1")
-    sets = {
-        name: {"path": str(data.root), "split": data.split, "sha256": data.fingerprint()}
-        for name, data in (("train", train), ("test", test))
-    }
+    sets = {name: data.provenance(config.benchmark) for name, data in (("train", train), ("test", test))}
     return {
         "data": sets,
         "features": config.features,

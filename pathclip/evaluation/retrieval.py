@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import sha256_file
-from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
+from pathclip.encoders import DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import CaptionedImages
+from pathclip.evaluation.encoded import encode_all
 from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport, Mistake
@@ -78,35 +79,24 @@ def evaluate_retrieval(
     Raises:
         FaultError: If no picture can be read, or the model gives features that are not finite.
     """
-    features, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, progress=True
-    )
-    bad = tuple(BadPicture(b.index, data.keys[b.index], b.reason) for b in failed)
-    good = sorted(set(range(len(data.keys))) - {item.index for item in bad})
-    if not good:
-        raise FaultError(
-            f"{data.root}: none of {len(data.keys)} pictures could be read; the first is {bad[0].name}"
-        )
-    compat = config.protocol == "plip-compat"
-    relation = _Relation.of(data, good, rowwise=compat)
-    images, texts = features[good], model.encode_text(relation.texts)
-    for what, table in (("pictures", images), ("captions", texts)):
-        if not table.isfinite().all():
-            raise FaultError(
-                f"the model gives features of {what} that are not finite; its weights are damaged"
-            )
+    seen = encode_all(model, data.pictures, lambda i: data.keys[i], data.root, batch_size=config.batch_size)
+    good = seen.good
+    relation = _Relation.of(data, good, rowwise=config.protocol == "plip-compat")
+    images, texts = seen.rows, model.encode_text(relation.texts)
+    if not texts.isfinite().all():
+        raise FaultError("the model gives features of captions that are not finite; its weights are damaged")
     ranks = relation.ranks(images, texts)
     metrics, intervals = _figures(relation, ranks, [data.groups[i] for i in good], config)
     smaller = min(len(texts), len(images))
     beyond = [k for k in config.ks if k > smaller]
     if beyond:
         log.warning("k = %s: the gallery has %d items, so R@k is 1 by force", beyond, smaller)
-    counts = {"total": len(data.keys), "scored": len(good), "bad": len(bad), "texts": len(texts)}
+    counts = {"total": len(data.keys), "scored": len(good), "bad": len(seen.bad), "texts": len(texts)}
     extra: dict[str, Any] = {}
     if leaks is not None:
         counts["also_in_training"] = len(leaks.places)
         clean = [i for i in good if i not in leaks.places]
-        extra["against"] = leaks.to_json() | _without(data, clean, features, relation, texts, config)
+        extra["against"] = leaks.to_json() | _without(data, clean, seen.features, relation, texts, config)
     return EvaluateReport(
         dataset=data.name,
         task="zeroshot_retrieval",
@@ -114,26 +104,30 @@ def evaluate_retrieval(
         intervals=intervals,
         baselines={"chance": {way: metrics[way]["random"] for way in ranks}},
         counts=counts,
-        bad=bad,
+        bad=seen.bad,
         mistakes=_mistakes(data, good, relation, ranks["image_to_text"], images, texts),
-        provenance={
-            **model.provenance(),
-            "data": {
-                "path": str(data.root),
-                "split": data.split,
-                "index_sha256": data.index_sha256,
-                "benchmark": config.benchmark,
-            },
-            "protocol": {
-                **protocol_record(config.protocol, ("row_to_row",) if compat else ()),
-                "headline": f"image_retrieval_recall@{max(config.ks)}",
-            },
-            "ks_beyond_gallery": beyond,
-            "seed": config.seed,
-            "num_resamples": config.num_resamples,
-        },
+        provenance={**model.provenance(), **_provenance(data, config, beyond)},
         extra=extra,
     )
+
+
+def _provenance(data: CaptionedImages, config: EvaluateConfig, beyond: list[int]) -> dict[str, Any]:
+    quirks = ("row_to_row",) if config.protocol == "plip-compat" else ()
+    return {
+        "data": {
+            "path": str(data.root),
+            "split": data.split,
+            "index_sha256": data.index_sha256,
+            "benchmark": config.benchmark,
+        },
+        "protocol": {
+            **protocol_record(config.protocol, quirks),
+            "headline": f"image_retrieval_recall@{max(config.ks)}",
+        },
+        "ks_beyond_gallery": beyond,
+        "seed": config.seed,
+        "num_resamples": config.num_resamples,
+    }
 
 
 def _without(

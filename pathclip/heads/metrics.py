@@ -6,13 +6,14 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pathclip.core.errors import UserError
+from pathclip.heads import _statistics as st
 from pathclip.heads._bootstrap import (
     NUM_RESAMPLES,
     Interval,
@@ -22,7 +23,7 @@ from pathclip.heads._bootstrap import (
     percentiles,
     resample_cells,
 )
-from pathclip.heads._ranking import area_interval, in_top, macro_auprc, macro_auroc, mean_defined, ratio
+from pathclip.heads._ranking import area_interval, in_top, macro_auprc, macro_auroc, ratio
 
 __all__ = [
     "accuracy",
@@ -72,22 +73,22 @@ def confusion_matrix(y_true: Any, y_pred: Any, labels: Sequence[Any] | None = No
 
 def accuracy(y_true: Any, y_pred: Any) -> float:
     """Share of predictions that are right."""
-    return float(_accuracy(confusion_matrix(y_true, y_pred)))
+    return float(st.accuracy(confusion_matrix(y_true, y_pred)))
 
 
 def balanced_accuracy(y_true: Any, y_pred: Any) -> float:
     """Mean recall over the classes that occur in the truth; chance is 1 / C whatever the class sizes."""
-    return float(_balanced_accuracy(confusion_matrix(y_true, y_pred)))
+    return float(st.balanced_accuracy(confusion_matrix(y_true, y_pred)))
 
 
 def weighted_f1(y_true: Any, y_pred: Any) -> float:
     """F1 per class, averaged by class size; PLIP's zero-shot figure, ruled by the large classes."""
-    return float(_weighted_f1(confusion_matrix(y_true, y_pred)))
+    return float(st.weighted_f1(confusion_matrix(y_true, y_pred)))
 
 
 def macro_f1(y_true: Any, y_pred: Any) -> float:
     """F1 per class, averaged evenly over the classes that occur in truth or prediction."""
-    return float(_macro_f1(confusion_matrix(y_true, y_pred)))
+    return float(st.macro_f1(confusion_matrix(y_true, y_pred)))
 
 
 def matthews_correlation(y_true: Any, y_pred: Any) -> float:
@@ -95,12 +96,12 @@ def matthews_correlation(y_true: Any, y_pred: Any) -> float:
 
     Source: Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
     """
-    return float(_mcc(confusion_matrix(y_true, y_pred)))
+    return float(st.mcc(confusion_matrix(y_true, y_pred)))
 
 
 def cohen_kappa(y_true: Any, y_pred: Any) -> float:
     """Agreement beyond chance, unweighted; NaN where both are the same constant."""
-    return float(_kappa(confusion_matrix(y_true, y_pred)))
+    return float(st.kappa(confusion_matrix(y_true, y_pred)))
 
 
 def auroc(y_true: Any, scores: ArrayLike, labels: Sequence[Any]) -> float:
@@ -148,7 +149,7 @@ def quadratic_kappa(y_true: Any, y_pred: Any, labels: Sequence[Any]) -> float:
 
     Source: Cohen 1968, doi:10.1037/h0026256.
     """
-    return float(_quadratic_kappa(confusion_matrix(y_true, y_pred, labels)))
+    return float(st.quadratic_kappa(confusion_matrix(y_true, y_pred, labels)))
 
 
 def classification_metrics(
@@ -187,16 +188,16 @@ def classification_metrics(
         raise UserError("there is no sample to score: y_true is empty")
     total = confusion_matrix(y_true, y_pred, labels)
     draws = _resample(y_true, y_pred, labels, groups, seed, num_resamples)
-    metrics = {name: _number(statistic(total)) for name, statistic in _STATISTICS.items()}
-    intervals = {name: percentiles(statistic(draws)) for name, statistic in _STATISTICS.items()}
+    metrics = {name: _number(statistic(total)) for name, statistic in st.STATISTICS.items()}
+    intervals = {name: percentiles(statistic(draws)) for name, statistic in st.STATISTICS.items()}
     if ordered:
         if sorted(map(str, ordered)) != sorted(map(str, labels)):
             raise UserError(
                 f"ordered names {list(ordered)}; expected the classes {list(labels)} in their order"
             )
         place = [list(labels).index(label) for label in ordered]
-        metrics["quadratic_kappa"] = _number(_quadratic_kappa(total[place][:, place]))
-        intervals["quadratic_kappa"] = percentiles(_quadratic_kappa(draws[:, place][:, :, place]))
+        metrics["quadratic_kappa"] = _number(st.quadratic_kappa(total[place][:, place]))
+        intervals["quadratic_kappa"] = percentiles(st.quadratic_kappa(draws[:, place][:, :, place]))
     metrics |= {"acc5": None}
     if scores is not None:
         table = _scores(scores, true, labels)
@@ -230,9 +231,9 @@ def per_class_metrics(
         num_resamples: Bootstrap draws.
     """
     total = confusion_matrix(y_true, y_pred, labels)
-    recalls = _recall(_resample(y_true, y_pred, labels, groups, seed, num_resamples))
+    recalls = st.recall(_resample(y_true, y_pred, labels, groups, seed, num_resamples))
     support, predicted, hits = total.sum(axis=1), total.sum(axis=0), np.diagonal(total)
-    precision, recall, f1 = ratio(hits, predicted), _recall(total), _f1(total)
+    precision, recall, f1 = ratio(hits, predicted), st.recall(total), st.f1(total)
     return [
         {
             "label": label,
@@ -261,73 +262,11 @@ def constant_class_baseline(y_true: Any, labels: Sequence[Any], label: Any = Non
     shares = np.bincount(true, minlength=len(labels)) / max(1, len(true))
     return {
         "label": labels[answer],
-        **{name: _number(statistic(total)) for name, statistic in _STATISTICS.items()},
+        **{name: _number(statistic(total)) for name, statistic in st.STATISTICS.items()},
         "quadratic_kappa": 0.0,
         "auroc": 0.5,
         "auprc": float(shares[shares > 0].mean()),
     }
-
-
-def _hits(cm: NDArray[Any]) -> NDArray[Any]:
-    return np.diagonal(cm, axis1=-2, axis2=-1)
-
-
-def _recall(cm: NDArray[Any]) -> Floats:
-    return ratio(_hits(cm), cm.sum(axis=-1))
-
-
-def _f1(cm: NDArray[Any]) -> Floats:
-    return ratio(2 * _hits(cm), cm.sum(axis=-1) + cm.sum(axis=-2))
-
-
-def _accuracy(cm: NDArray[Any]) -> Floats:
-    return ratio(_hits(cm).sum(axis=-1), cm.sum(axis=(-2, -1)))
-
-
-def _balanced_accuracy(cm: NDArray[Any]) -> Floats:
-    return mean_defined(_recall(cm))
-
-
-def _weighted_f1(cm: NDArray[Any]) -> Floats:
-    support = cm.sum(axis=-1)
-    return ratio((np.nan_to_num(_f1(cm)) * support).sum(axis=-1), support.sum(axis=-1))
-
-
-def _macro_f1(cm: NDArray[Any]) -> Floats:
-    return mean_defined(_f1(cm))
-
-
-def _mcc(cm: NDArray[Any]) -> Floats:
-    true, pred, n = (x.astype(np.float64) for x in (cm.sum(axis=-1), cm.sum(axis=-2), cm.sum(axis=(-2, -1))))
-    covariance = _hits(cm).sum(axis=-1) * n - (true * pred).sum(axis=-1)
-    variances = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (pred**2).sum(axis=-1))
-    return ratio(covariance, np.sqrt(variances))
-
-
-def _kappa(cm: NDArray[Any]) -> Floats:
-    n = cm.sum(axis=(-2, -1)).astype(np.float64)
-    by_chance = ratio((cm.sum(axis=-1).astype(np.float64) * cm.sum(axis=-2)).sum(axis=-1), n**2)
-    return ratio(_accuracy(cm) - by_chance, 1 - by_chance)
-
-
-def _quadratic_kappa(cm: NDArray[Any]) -> Floats:
-    size = cm.shape[-1]
-    weights = np.subtract.outer(np.arange(size), np.arange(size)).astype(np.float64) ** 2
-    n = cm.sum(axis=(-2, -1)).astype(np.float64)
-    by_chance = cm.sum(axis=-1)[..., :, None].astype(np.float64) * cm.sum(axis=-2)[..., None, :]
-    return 1 - ratio(n * (weights * cm).sum(axis=(-2, -1)), (weights * by_chance).sum(axis=(-2, -1)))
-
-
-_STATISTICS: dict[str, Callable[[NDArray[Any]], Floats]] = {
-    "accuracy": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "weighted_f1": _weighted_f1,
-    "macro_f1": _macro_f1,
-    "mcc": _mcc,
-    "kappa": _kappa,
-    "acc1": _accuracy,
-    "mean_per_class_recall": _balanced_accuracy,
-}
 
 
 def _resample(

@@ -29,6 +29,7 @@ NAMES = {
     "quadratic_kappa": "Cohen's kappa, quadratic weights",
     "ece": "Calibration error (0 is best)",
 }
+SETS_SHOWN = 3
 WAYS = {"image_to_text": "Picture to caption", "text_to_image": "Caption to picture"}
 
 
@@ -44,6 +45,7 @@ def report_page(report: EvaluateReport) -> str:
 def _sections(report: EvaluateReport) -> Iterator[str]:
     if report.confusion is not None:
         yield _section("Metrics", _metrics(report), _note(report))
+        yield from _leak_section(report)
         yield _section("Classes", _classes(report))
         yield _section("Confusion matrix", _picture(report, "confusion", "confusion matrix"))
         note = "How often answers of a confidence are right, with 95 % intervals; below the line: too sure."
@@ -51,8 +53,10 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
     elif report.task == "zeroshot_retrieval":
         for way, name in WAYS.items():
             yield _section(name, _recalls(report, way))
+        yield from _leak_section(report)
     else:
         yield _section("Metrics", _plain_metrics(report), _note(report))
+        yield from _leak_section(report)
     yield from _further(report)
     if report.mistakes:
         cards = "\n".join(map(_card, report.mistakes))
@@ -62,6 +66,8 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
         rows = [(item.name, item.reason) for item in report.bad[:200]]
         note = f"The first 200 of {len(report.bad)}." if len(report.bad) > 200 else ""
         yield _section("Pictures left out", table(("picture", "reason"), rows), note)
+    if "prompts" in report.provenance:
+        yield _section("Prompts", _prompts(report.provenance["prompts"]), "Every name in every sentence.")
     protocol = report.provenance.get("protocol", {})
     if protocol.get("quirks") or protocol.get("how"):
         rows = [*(("", line) for line in protocol["how"]), *protocol["quirks"].items()]
@@ -75,8 +81,6 @@ def _sections(report: EvaluateReport) -> Iterator[str]:
 def _further(report: EvaluateReport) -> Iterator[str]:
     """What only some reports have."""
     extra = report.extra
-    if "against" in extra:
-        yield _section("Also in the training data", *_leaks(report))
     if extra.get("strata"):
         yield _section("By organ", _strata(extra["strata"]))
     if extra.get("labels"):
@@ -119,6 +123,23 @@ def _plain_metrics(report: EvaluateReport) -> str:
         for name, value in report.metrics.items()
     ]
     return table(("", "value", "95 % interval", "chance"), rows, numbers=(1, 2, 3))
+
+
+def _leak_section(report: EvaluateReport) -> Iterator[str]:
+    if "against" in report.extra:
+        yield _section("Also in the training data", *_leaks(report))
+
+
+def _prompts(prompts: Mapping[str, Any]) -> str:
+    """Names by class and sentences, of each set."""
+    rows: list[tuple[str, str]] = []
+    for number, one in enumerate(prompts["sets"][:SETS_SHOWN]):
+        name = prompts["name"] if len(prompts["sets"]) == 1 else f"{prompts['name']}, set {number}"
+        rows += [(label.replace("_", " "), "; ".join(names)) for label, names in one["classnames"].items()]
+        rows.append((f"sentences ({name})", "  ·  ".join(one["templates"])))
+    if len(prompts["sets"]) > SETS_SHOWN:
+        rows.append(("", f"and {len(prompts['sets']) - SETS_SHOWN} more sets; all stand in result.json"))
+    return table(("", ""), rows)
 
 
 def _leaks(report: EvaluateReport) -> tuple[str, str]:
@@ -241,7 +262,7 @@ def _card(mistake: Mistake) -> str:
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
-    rows = [(key, _plain(value)) for key, value in provenance.items() if key != "protocol"]
+    rows = [(key, _plain(value)) for key, value in provenance.items() if key not in ("protocol", "prompts")]
     return table(("", ""), rows)
 
 

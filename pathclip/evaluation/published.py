@@ -32,7 +32,8 @@ LC25000 = {
     "lung_image_sets": ("lung_aca", "lung_n", "lung_scc"),
 }
 BACH = ("Benign", "InSitu", "Invasive", "Normal")
-WSSS_NAME = re.compile(r"^(?P<slide>.+?)(?:[-_]\d+)?[-_]\d+[-_]?\s*\[(?P<bits>[01][^\]]*)\]$")
+WSSS_NAME = re.compile(r"^(?P<slide>TCGA-\w{2}-\w{4}|.+?)(?:[-_]\d+)*[-_]?\s*\[(?P<bits>[01][^\]]*)\]$")
+"""Slide, place, bits: 436219-7159-48057-[1, 0, 0].png; numbers behind the slide are places."""
 BY_PICTURE = "70 of 100 pictures of each class train (seed 1): the set names no patient"
 
 

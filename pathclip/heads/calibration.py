@@ -28,7 +28,7 @@ class Reliability:
         rows: One per bin of equal width: low, high, count, confidence and accuracy (means; None if empty) and
             the accuracy's 95 % interval.
         ece: Expected calibration error: mean |accuracy - confidence| over bins, weighted by count.
-        interval: Of ``ece``, 95 % bootstrap.
+        interval: Of ``ece``, 95 % bootstrap, its bias taken off.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -78,7 +78,14 @@ def reliability(
         accuracies.append(ratio(drawn[2], drawn[0]))
     spread = np.concatenate(accuracies)
     rows = tuple(_row(b, bins, total[:, b], percentiles(spread[:, b])) for b in range(bins))
-    return Reliability(rows, float(_ece(*total)), percentiles(np.concatenate(errors)))
+    ece = float(_ece(*total))
+    return Reliability(rows, ece, _centred(np.concatenate(errors), ece))
+
+
+def _centred(draws: NDArray[np.float64], value: float) -> Interval:
+    """The draws' spread around the value: resampling adds noise to every gap, which can only enlarge them."""
+    low, high = percentiles(draws - draws.mean() + value)
+    return max(0.0, low or 0.0), high
 
 
 def _ece(counts: NDArray[Any], sure: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:

@@ -222,6 +222,22 @@ def test_wsss4luad_is_tumor_where_the_first_bit_is_set(name: str, label: str, tm
     assert [path.name for path in data.ignored] == ["readme.txt"]
 
 
+@pytest.mark.parametrize(
+    ("name", "slide"),
+    [
+        ("436219-7159-48057-[1, 0, 0].png", "436219"),
+        ("1.2.3.440737_38208_17984_[1_1_0].png", "1.2.3.440737"),
+        ("TCGA-49-4490-100-200-[0, 1, 0].png", "TCGA-49-4490"),
+        ("436723-12-13-14-[0, 0, 1].png", "436723"),  # rather too coarse a group than a shared slide
+    ],
+)
+def test_wsss4luads_slide_is_what_stands_before_the_places(name: str, slide: str, tmp_path: Path) -> None:
+    for file in (name, "9-1-1-[0, 0, 1].png", "8-1-1-[1, 0, 0].png"):
+        paint(tmp_path / "1.training" / file, "red")
+    data = read("wsss4luad", tmp_path, "all")
+    assert slide in data.groups
+
+
 def test_corrected_splits_never_share_a_slide_and_plips_do(trees: dict[str, Path]) -> None:
     for name in ("wsss4luad", "digestpath"):
         sides = {

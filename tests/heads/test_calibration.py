@@ -28,7 +28,18 @@ def test_the_error_agrees_with_its_definition(bins: int) -> None:
     assert found.ece == pytest.approx(slow(confidence, hits, bins))
     assert sum(row["count"] for row in found.rows) == 202
     low, high = found.interval
-    assert low <= high
+    assert 0 <= low <= found.ece <= high
+
+
+def test_the_interval_of_a_small_error_still_holds_it() -> None:
+    rng = np.random.default_rng(3)
+    confidence = rng.uniform(0.5, 1, 400)
+    hits = rng.random(400) < confidence  # calibrated: what is left is noise, and resampling doubles it
+    found = reliability(confidence, hits)
+    low, high = found.interval
+    assert found.ece < 0.06
+    assert low <= found.ece <= high
+    assert high < 2 * found.ece
 
 
 def test_one_confidence_gives_its_distance_from_the_share_that_is_right() -> None:

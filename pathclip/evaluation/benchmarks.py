@@ -63,6 +63,11 @@ for _name, _benchmark in {
     "retrieval": Benchmark(
         "zeroshot_retrieval", _any_protocol(read_shards), "a dataset folder of `pathclip ingest`"
     ),
+    "neighbours": Benchmark(
+        "image_retrieval",
+        _any_protocol(lambda data, split: (read_csv if data.is_file() else read_folder)(data, split)),
+        "a folder per class or a CSV file, picture to picture",
+    ),
     "wds": Benchmark(
         "by data", _any_protocol(read_wds), "clip_benchmark's folder: test/nshards.txt, test/0.tar"
     ),

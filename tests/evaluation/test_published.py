@@ -530,9 +530,41 @@ def test_neighbours_agree_with_sorting_every_row() -> None:
         sorted((j for j in range(30) if j != i), key=lambda j, i=i: (-float(scores[i, j]), j))[:5]
         for i in range(30)
     ]
-    assert nearest(features, 5).tolist() == slow
+    assert nearest(features, 5, np.arange(30)).tolist() == slow
+    assert nearest(features, 1).tolist() == [[i] for i in range(30)]
     equal = torch.ones(4, 2) / 2**0.5
-    assert nearest(equal, 2).tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]  # of equal ones the earlier
+    found = nearest(equal, 2, np.arange(4)).tolist()
+    assert found == [[1, 2], [0, 2], [0, 1], [0, 1]]  # of equal ones the earlier
+    assert nearest(equal, 2, np.array([0, 0, 1, 1])).tolist() == [[2, 3], [2, 3], [0, 1], [0, 1]]
+
+
+def test_neighbours_never_lie_in_the_querys_own_group(model: ColourModel, tmp_path: Path) -> None:
+    """Three copies of each of four pictures: with their groups known, a copy is no find."""
+    lines = []
+    for i, (colour, label) in enumerate([("red", "a"), ("red", "a"), ("blue", "b"), ("cyan", "c")]):
+        for copy in range(3):
+            paint(tmp_path / "p" / f"{i}-{copy}.png", colour, seed=4 * i + copy)
+            lines.append(f"p/{i}-{copy}.png,{label},g{i}")
+    for name, head, cut in (("groups", "path,label,group", None), ("none", "path,label", -1)):
+        rows = [",".join(line.split(",")[:cut]) for line in lines]
+        (tmp_path / f"{name}.csv").write_text("\n".join([head, *rows]) + "\n")
+
+    def run(name: str):
+        config = EvaluateConfig(
+            benchmark="neighbours",
+            data=tmp_path / f"{name}.csv",
+            out=tmp_path / f"o{name}",
+            ks=(1, 2),
+            num_resamples=5,
+        )
+        return evaluate(config, model=model)
+
+    copies, honest = run("none"), run("groups")
+    assert copies.metrics["precision@2"] == 1.0
+    assert honest.metrics["hit@1"] == pytest.approx(6 / 12)  # of red ones each the other; b and c have nobody
+    assert honest.provenance["left_out"] == "the query and its group"
+    assert honest.baselines["chance"]["hit@1"] == pytest.approx(np.mean([3 / 9] * 6 + [0] * 6))
+    assert honest.baselines["chance"]["hit@2"] == pytest.approx(0.5 * (1 - (6 * 5) / (9 * 8)))
 
 
 def test_a_k_beyond_the_set_is_left_out_and_told(
@@ -543,7 +575,7 @@ def test_a_k_beyond_the_set_is_left_out_and_told(
     )
     report = evaluate(config, model=model)
     assert report.provenance["ks_left_out"] == [12]
-    assert "k = [12] left out: 12 pictures have 11 others" in caplog.text
+    assert "k = [12] left out: there are 11 pictures to find" in caplog.text
     assert "hit@12" not in report.metrics
     with pytest.raises(UserError, match="each is more than the 11 pictures to find"):
         evaluate(config.model_copy(update={"ks": (12, 50)}), model=model)

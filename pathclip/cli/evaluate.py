@@ -36,8 +36,8 @@ def evaluate(
     benchmark: Annotated[
         str,
         typer.Option(
-            help="folder, csv (path,label[,split,group]), retrieval (a dataset of shards), neighbours (folder or "
-            "CSV, picture to picture), wds (of clip_benchmark), "
+            help="folder, csv (path,label[,split,group]), retrieval (a dataset of shards), neighbours "
+            "(folder or CSV, picture to picture), wds (of clip_benchmark), "
             "or a published set: kather, pannuke, digestpath, wsss4luad, kimia, pcam, lc25000, bach, mhist."
         ),
     ] = "folder",

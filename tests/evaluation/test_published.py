@@ -421,6 +421,16 @@ def test_a_slide_that_does_not_decode_is_counted_and_the_rest_goes_on(
     assert report.counts["scored"] == 3 * 3 + 4
 
 
+@pytest.mark.slow  # two processes load torch
+def test_slides_shared_among_processes_give_the_same_crops_in_the_same_order(
+    trees: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = read("digestpath", trees["digestpath"], "all")
+    monkeypatch.setattr("pathclip.evaluation.digestpath.SLIDES_PER_WORKER", 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert read("digestpath", trees["digestpath"], "all") == alone
+
+
 def test_a_positive_slide_without_its_mask_is_named(trees: dict[str, Path], tmp_path: Path) -> None:
     root = shutil.copytree(trees["digestpath"], tmp_path / "d")
     (root / "Colonoscopy_tissue_segment_dataset/tissue-train-pos-v1/2019_01p_mask.jpg").unlink()

@@ -102,8 +102,9 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
         fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
     report = _report(fitted, test, rows, truth, asked, config, leaks)
     report.extra.update(compat)
-    common = _also_in_training(train, test)
-    report.counts["also_in_training"] = common
+    report.counts.pop("also_in_training", None)  # here it means the probe's own training pictures
+    if (common := _also_in_training(train, test)) is not None:
+        report.counts["also_in_training"] = common
     report.provenance.update(model.provenance() | _provenance(train, test, config))
     report.extra["probe"] = {
         "c": fitted.c,
@@ -210,9 +211,13 @@ def _predictions(
     return pl.DataFrame(columns).with_columns(pl.selectors.float().cast(pl.Float32).fill_nan(None))
 
 
-def _also_in_training(train: LabelledImages, test: LabelledImages) -> int:
-    """Test pictures whose bytes are also a training picture's."""
-    learnt, asked = ([p for p in data.pictures if isinstance(p, Path)] for data in (train, test))
+def _also_in_training(train: LabelledImages, test: LabelledImages) -> int | None:
+    """Test pictures whose bytes are also a training picture's; None where they are no files of their own."""
+    learnt, asked = (
+        [getattr(picture, "picture", picture) for picture in data.pictures] for data in (train, test)
+    )
+    if not all(isinstance(picture, Path) for picture in (*learnt, *asked)):
+        return None
     sizes = {path: path.stat().st_size for path in (*learnt, *asked) if path.is_file()}
     shared = {sizes[p] for p in learnt if p in sizes} & {sizes[p] for p in asked if p in sizes}
     known = {sha256_file(path) for path in learnt if sizes.get(path) in shared}

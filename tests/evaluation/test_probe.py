@@ -89,6 +89,8 @@ def test_a_test_picture_that_was_learnt_from_is_counted_and_told(
     with caplog.at_level(logging.WARNING, "pathclip"):
         report = probe(ProbeConfig(train=tiles, test=tiles, out=tmp_path / "out"), model=model)
     assert report.counts["also_in_training"] == 1
+    compat = ProbeConfig(train=tiles, test=tiles, out=tmp_path / "two", protocol="plip-compat")
+    assert probe(compat, model=model).counts["also_in_training"] == 1  # looked up before any resizing
     assert "1 of 13 test pictures are also training pictures, the first blue/copy.png" in caplog.text
 
 

@@ -477,6 +477,17 @@ def test_a_probe_reads_both_sides_of_a_published_set(
     assert "Five seeds, four penalties" in (tmp_path / "plip-compat/report.html").read_text()
 
 
+def test_what_cannot_be_compared_by_bytes_is_not_counted_as_none(
+    trees: dict[str, Path], model: ColourModel, tmp_path: Path
+) -> None:
+    config = ProbeConfig(
+        benchmark="pcam", train=trees["pcam"], test=trees["pcam"], out=tmp_path / "o", num_resamples=5, c=1.0
+    )
+    report = probe(config, model=model)
+    assert "also_in_training" not in report.counts
+    assert report.counts["scored"] == 8
+
+
 def test_plips_probe_keeps_the_penalty_that_the_test_pictures_like_best() -> None:
     from pathclip.evaluation.plip_probe import plip_probe
 

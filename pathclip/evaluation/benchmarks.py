@@ -61,7 +61,9 @@ for _name, _benchmark in {
         "zeroshot_classification", _any_protocol(read_csv), "a CSV file: path,label[,split,group]"
     ),
     "retrieval": Benchmark(
-        "zeroshot_retrieval", _any_protocol(read_shards), "a dataset folder of `pathclip ingest`"
+        "zeroshot_retrieval",
+        _any_protocol(read_shards),
+        "a dataset folder of `pathclip ingest`, or a CSV or TSV of image,caption",
     ),
     "neighbours": Benchmark(
         "image_retrieval",

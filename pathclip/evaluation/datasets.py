@@ -103,7 +103,7 @@ class CaptionedImages:
         root: The dataset folder.
         split: The split.
         keys: Sample ids.
-        pictures: Bytes of each picture.
+        pictures: Of each the path, or its bytes, still encoded.
         captions: Every caption of each.
         positives: What near-identical pictures and pictures of one thread share.
         groups: What is resampled as a whole.
@@ -114,7 +114,7 @@ class CaptionedImages:
     root: Path
     split: str
     keys: tuple[str, ...]
-    pictures: tuple[memoryview, ...]
+    pictures: tuple[memoryview | Path, ...]
     captions: tuple[tuple[str, ...], ...]
     positives: tuple[str, ...]
     groups: tuple[str, ...]

@@ -56,7 +56,7 @@ def leaks_of(data: Any, against: Path | None) -> Leaks | None:
     if against is None:
         return None
     if isinstance(data, CaptionedImages):  # these are in memory already
-        held = [functools.partial(bytes, bytes(picture)) for picture in data.pictures]
+        held = [p if isinstance(p, Path) else functools.partial(bytes, bytes(p)) for p in data.pictures]
         return find_leaks(against, list(zip(data.keys, held, strict=True)))
     return find_leaks(against, [(data.relative(picture), picture) for picture in data.pictures])
 

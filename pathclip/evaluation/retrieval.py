@@ -21,6 +21,7 @@ from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import CaptionedImages
 from pathclip.evaluation.encoded import encode_all
 from pathclip.evaluation.leaks import Leaks
+from pathclip.evaluation.pairs_table import read_pairs
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport, Mistake
 from pathclip.heads.metrics import mean_interval
@@ -34,11 +35,13 @@ NUM_MISTAKES = 10
 
 
 def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
-    """One split of a dataset folder.
+    """One split of a dataset folder, or a table of image and caption.
 
     Raises:
         UserError: If there is no dataset, no such split, or fewer than two captioned pictures.
     """
+    if data.is_file() and data.suffix.lower() in (".csv", ".tsv", ".tab"):
+        return read_pairs(data, split)
     dataset = Dataset.open(data)
     split = split or next((s for s in ("test", "val") if s in dataset.splits), None)
     if split is None:
@@ -180,7 +183,7 @@ def _mistakes(
     first = (images[list(chosen.values())] @ texts.T).argmax(dim=1).tolist()
     return tuple(
         Mistake(
-            picture=bytes(data.pictures[good[row]]),
+            picture=data.pictures[good[row]],
             name=data.keys[good[row]],
             truth=caption,
             predicted=relation.texts[best],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -9,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.progress import track
+from pathclip.encoders.cache import FeatureCache, content_key, describe_model
 from pathclip.encoders.jpeg import prepare_jpeg
 from pathclip.encoders.pictures import as_rgb, describe, split_batch
 
@@ -28,6 +32,8 @@ MAX_THREADS = 8
 LANE_PICTURES = 16
 """Pictures per pass where threads share the work: few enough for a core's cache."""
 BATCHES_AHEAD = 2
+STORED_AT_ONCE = 4096
+log = logging.getLogger("pathclip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class _Work:
 
     model: DualEncoder
     normalize: bool
-    features: str
+    features: Literal["projected", "pooled"]
 
     def prepare(self, item: Any) -> Tensor | str:
         """A prepared tensor (3, S, S), uint8 or normalised float; or why there is none."""
@@ -86,8 +92,9 @@ def encode_pictures(
     *,
     batch_size: int = 64,
     normalize: bool = True,
-    features: str = "projected",
+    features: Literal["projected", "pooled"] = "projected",
     progress: bool = False,
+    cache: str | Path | None = None,
 ) -> tuple[Tensor, list[BadPicture]]:
     """The features of `DualEncoder.encode_images` together with the list of the pictures that failed.
 
@@ -100,17 +107,46 @@ def encode_pictures(
     items = split_batch(images)
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; expected at least 1")
-    work = _Work(model, normalize, features)
-    lanes = torch.get_num_threads() if model.device.type == "cpu" else 1
+    if cache is None:
+        outcomes = _encoded(_Work(model, normalize, features), items, batch_size, progress)
+    else:
+        store = FeatureCache(cache, describe_model(model, "pictures", features))
+        outcomes = _remembered(store, _Work(model, False, features), items, batch_size, progress)
+    bad = [BadPicture(i, describe(items[i], i), o) for i, o in enumerate(outcomes) if isinstance(o, str)]
+    table = _table(outcomes, model.embed_dim)
+    return F.normalize(table, dim=-1) if normalize and cache is not None else table, bad
+
+
+def _encoded(work: _Work, items: list[Any], batch_size: int, progress: bool) -> list[Tensor | str]:
+    """The feature, or the reason why there is none, of each."""
+    lanes = torch.get_num_threads() if work.model.device.type == "cpu" else 1
     if lanes > 1 and not torch.is_autocast_enabled("cpu"):  # a caller's autocast does not reach other threads
         blocks = _side_by_side(work, items, max(1, min(LANE_PICTURES, batch_size // lanes)), lanes)
     else:
         blocks = _decoded_ahead(work, items, batch_size)
-    with model.evaluating():
+    with work.model.evaluating():
         each = chain.from_iterable(blocks)
-        outcomes = list(track(each, "pictures", len(items)) if progress else each)
-    bad = [BadPicture(i, describe(items[i], i), o) for i, o in enumerate(outcomes) if isinstance(o, str)]
-    return _table(outcomes, model.embed_dim), bad
+        return list(track(each, "pictures", len(items)) if progress else each)
+
+
+def _remembered(
+    store: FeatureCache, work: _Work, items: list[Any], batch_size: int, progress: bool
+) -> list[Tensor | str]:
+    """As `_encoded`, but what the store has is taken from there, and what it lacks is added to it."""
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        keys = list(pool.map(content_key, items))
+    first = {key: i for i, key in reversed(list(enumerate(keys))) if key is not None}
+    known = {i: row for i, key in enumerate(keys) if (row := store.get(key)) is not None}
+    lacking = [i for i, key in enumerate(keys) if i not in known and (key is None or first[key] == i)]
+    found: dict[int, Tensor | str] = {**known}
+    for start in range(0, len(lacking), STORED_AT_ONCE):
+        part = lacking[start : start + STORED_AT_ONCE]
+        new = dict(zip(part, _encoded(work, [items[i] for i in part], batch_size, progress), strict=True))
+        kept = {key: row for i, row in new.items() if (key := keys[i]) and not isinstance(row, str)}
+        store.add(list(kept), list(kept.values()))
+        found.update(new)
+    log.info("%d of %d pictures encoded, the others found in %s", len(lacking), len(items), store.folder)
+    return [found[i if key is None or i in found else first[key]] for i, key in enumerate(keys)]
 
 
 def _decoded_ahead(work: _Work, items: list[Any], size: int) -> Iterator[list[Tensor | str]]:

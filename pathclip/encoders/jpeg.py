@@ -55,7 +55,7 @@ def _decode(data: bytes) -> np.ndarray | None:
         return None
     height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     limit = Image.MAX_IMAGE_PIXELS
-    if space not in PLAIN or (limit is not None and height * width > limit) or _turned(data):
+    if space not in PLAIN or (limit is not None and int(height) * int(width) > limit) or _turned(data):
         return None
     return simplejpeg.decode_jpeg(data)
 

@@ -15,19 +15,15 @@ from pathclip.core.config import Config
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
-from pathclip.evaluation.classification import class_baselines
+from pathclip.evaluation.benchmarks import benchmarks
 from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
+from pathclip.evaluation.leaks import Leaks, leaks_of
+from pathclip.evaluation.plip_probe import plip_probe
+from pathclip.evaluation.protocol import ProtocolName, as_plip_resized, protocol_record
 from pathclip.evaluation.report import EvaluateReport
 from pathclip.evaluation.run import chosen_model
-from pathclip.heads import (
-    LinearProbe,
-    balanced_accuracy,
-    classification_metrics,
-    confusion_matrix,
-    few_shot_draws,
-    fit_probe,
-    per_class_metrics,
-)
+from pathclip.evaluation.scored import Answers, scored_report
+from pathclip.heads import LinearProbe, balanced_accuracy, few_shot_draws, fit_probe
 
 __all__ = ["ProbeConfig", "probe"]
 
@@ -40,6 +36,11 @@ class ProbeConfig(Config):
     model: str | None = Field(None, description="hub name, folder or checkpoint, as `pathclip.load` takes it")
     train: Path = Field(description="folder per class (of its split `train`), or a CSV of path,label")
     test: Path = Field(description="likewise (of its split `test`)")
+    benchmark: str | None = Field(None, description="read both as this published set, for example kather")
+    protocol: ProtocolName = Field(
+        "corrected", description="or plip-compat: splits, crops, SGD, choice on test"
+    )
+    against: Path | None = Field(None, description="training data of the model, to look test pictures up in")
     out: Path = Field(description="gets result.json, report.html, probe.safetensors and the rest")
     features: Literal["projected", "pooled"] = Field(
         "projected", description="of the shared space, or of the tower before its projection"
@@ -81,7 +82,7 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
     """
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"out {config.out} is a file; expected a folder for the results")
-    train, test = _read(config.train, "train"), _read(config.test, "test")
+    train, test = _read(config.train, "train", config), _read(config.test, "test", config)
     unknown = sorted(set(test.labels) - set(train.labels))
     if unknown:
         raise UserError(
@@ -89,11 +90,17 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
         )
     for shots in config.shots:
         few_shot_draws(train.truth, shots, 0)
+    leaks = leaks_of(test, config.against)
     model = chosen_model(config, model)
     seen, seen_labels, _, seen_bad = _features(model, train, config)
     rows, truth, good, bad = _features(model, test, config)
-    fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
-    report = _report(fitted, test, rows, truth, good, bad, config)
+    compat: dict[str, Any] = {}
+    if config.protocol == "plip-compat":
+        fitted, compat["plip_probe"] = plip_probe(seen, seen_labels, rows, truth)
+    else:
+        fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
+    report = _report(fitted, test, rows, truth, good, bad, config, leaks)
+    report.extra.update(compat)
     common = _also_in_training(train, test)
     report.counts["also_in_training"] = common
     report.provenance.update(model.provenance() | _provenance(train, test, config))
@@ -108,7 +115,17 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
     return report.save(config.out)
 
 
-def _read(data: Path, split: str) -> LabelledImages:
+def _read(data: Path, split: str, config: ProbeConfig) -> LabelledImages:
+    if config.benchmark is not None:
+        found = benchmarks[config.benchmark].read(data, split, config.protocol)
+        if not isinstance(found, LabelledImages):
+            raise UserError(f"benchmark {config.benchmark!r} has no class per picture; a probe needs one")
+    else:
+        found = _read_plain(data, split)
+    return as_plip_resized(found) if config.protocol == "plip-compat" else found
+
+
+def _read_plain(data: Path, split: str) -> LabelledImages:
     if data.is_file():
         import polars as pl
 
@@ -122,15 +139,15 @@ def _features(
 ) -> tuple[NDArray[np.float64], list[str], list[int], tuple[BadPicture, ...]]:
     """Unit features of the pictures that can be read, their labels and places, and the others."""
     encoded, failed = encode_pictures(
-        model, list(data.paths), batch_size=config.batch_size, features=config.features, progress=True
+        model, list(data.pictures), batch_size=config.batch_size, features=config.features, progress=True
     )
-    bad = tuple(BadPicture(b.index, data.relative(data.paths[b.index]), b.reason) for b in failed)
+    bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in failed)
     left_out = {item.index for item in bad}
-    good = [i for i in range(len(data.paths)) if i not in left_out]
+    good = [i for i in range(len(data.pictures)) if i not in left_out]
     if not good:
-        raise FaultError(f"{data.root}: none of {len(data.paths)} pictures could be read: {bad[0].reason}")
+        raise FaultError(f"{data.root}: none of {len(data.pictures)} pictures could be read: {bad[0].reason}")
     if bad:
-        log.warning("%s: %d of %d pictures left out", data.root, len(bad), len(data.paths))
+        log.warning("%s: %d of %d pictures left out", data.root, len(bad), len(data.pictures))
     rows = encoded[good].double().numpy()
     if not np.isfinite(rows).all():
         raise FaultError("the model gives features that are not finite; its weights are damaged")
@@ -145,36 +162,31 @@ def _report(
     good: list[int],
     bad: tuple[BadPicture, ...],
     config: ProbeConfig,
+    leaks: Leaks | None,
 ) -> EvaluateReport:
-    labels, probabilities, predicted = list(fitted.classes), fitted.probabilities(rows), fitted.predict(rows)
-    groups = None if test.groups is None else [test.groups[i] for i in good]
-    draws: dict[str, Any] = {"seed": config.seed, "groups": groups, "num_resamples": config.num_resamples}
-    metrics, intervals = classification_metrics(truth, predicted, labels, probabilities, **draws)
-    for name, theirs in (
-        ("acc1", "lp_acc1"),
-        ("acc5", "lp_acc5"),
-        ("mean_per_class_recall", "lp_mean_per_class_recall"),
-    ):
-        metrics[theirs] = metrics[name]  # clip_benchmark's names
-    return EvaluateReport(
-        dataset=test.name,
+    probabilities = fitted.probabilities(rows)
+    answers = Answers(
+        labels=fitted.classes,
+        truth=truth,
+        predicted=fitted.predict(rows),
+        probabilities=probabilities,
+        groups=None if test.groups is None else [test.groups[i] for i in good],
+        strata=None if test.strata is None else [test.strata[i] for i in good],
+    )
+    report = scored_report(
+        answers,
+        test,
+        good,
+        bad,
+        config,
+        leaks=leaks,
         task="linear_probe",
-        metrics=metrics,
-        intervals=intervals,
-        baselines=class_baselines(truth, labels),
-        counts={
-            "total": len(test.paths),
-            "scored": len(good),
-            "bad": len(bad),
-            "ignored": len(test.ignored),
-        },
-        bad=bad,
         provenance={},
-        classnames=fitted.classes,
-        classes=tuple(per_class_metrics(truth, predicted, labels, **draws)),
-        confusion=confusion_matrix(truth, predicted, labels),
         predictions=_predictions(fitted, test, good, bad, probabilities),
     )
+    for name in ("acc1", "acc5", "mean_per_class_recall"):
+        report.metrics[f"lp_{name}"] = report.metrics[name]  # clip_benchmark's names
+    return report
 
 
 def _predictions(
@@ -187,12 +199,12 @@ def _predictions(
     """A row per picture, null where it could not be read."""
     import polars as pl
 
-    table = np.full((len(test.paths), len(fitted.classes)), np.nan)
+    table = np.full((len(test.pictures), len(fitted.classes)), np.nan)
     table[good] = probabilities
     reasons = {item.index: item.reason for item in bad}
     best = [None if i in reasons else fitted.classes[table[i].argmax()] for i in range(len(table))]
     columns: dict[str, Any] = {
-        "image": [test.relative(path) for path in test.paths],
+        "image": [test.relative(path) for path in test.pictures],
         "truth": list(test.truth),
         **({} if test.groups is None else {"group": list(test.groups)}),
         "label": pl.Series(best, dtype=pl.String),
@@ -205,15 +217,16 @@ def _predictions(
 
 def _also_in_training(train: LabelledImages, test: LabelledImages) -> int:
     """Test pictures whose bytes are also a training picture's."""
-    sizes = {path: path.stat().st_size for path in (*train.paths, *test.paths) if path.is_file()}
-    shared = {sizes[p] for p in train.paths if p in sizes} & {sizes[p] for p in test.paths if p in sizes}
-    known = {sha256_file(path) for path in train.paths if sizes.get(path) in shared}
-    same = [path for path in test.paths if sizes.get(path) in shared and sha256_file(path) in known]
+    learnt, asked = ([p for p in data.pictures if isinstance(p, Path)] for data in (train, test))
+    sizes = {path: path.stat().st_size for path in (*learnt, *asked) if path.is_file()}
+    shared = {sizes[p] for p in learnt if p in sizes} & {sizes[p] for p in asked if p in sizes}
+    known = {sha256_file(path) for path in learnt if sizes.get(path) in shared}
+    same = [path for path in asked if sizes.get(path) in shared and sha256_file(path) in known]
     if same:
         log.warning(
             "%d of %d test pictures are also training pictures, the first %s: the figures are too good",
             len(same),
-            len(test.paths),
+            len(test.pictures),
             test.relative(same[0]),
         )
     return len(same)
@@ -247,6 +260,8 @@ def _few_shot(
 
 
 def _provenance(train: LabelledImages, test: LabelledImages, config: ProbeConfig) -> dict[str, Any]:
+    compat = config.protocol == "plip-compat"
+    quirks = (*test.quirks, "probe_alpha_on_test", "probe_macro_called_wf1")
     sets = {
         name: {"path": str(data.root), "split": data.split, "sha256": data.fingerprint()}
         for name, data in (("train", train), ("test", test))
@@ -255,7 +270,13 @@ def _provenance(train: LabelledImages, test: LabelledImages, config: ProbeConfig
         "data": sets,
         "features": config.features,
         "normalized": True,
-        "classifier": "logistic regression, L2, classes weighted evenly",
+        "classifier": "SGD on the log loss, L2, classes weighted evenly"
+        if compat
+        else "logistic regression, L2, classes weighted evenly",
+        "protocol": {
+            **protocol_record(config.protocol, quirks if compat else (), test.how),
+            **({"headline": "macro_f1"} if compat else {}),
+        },
         "seed": config.seed,
         "num_resamples": config.num_resamples,
         "resampled": "pictures" if test.groups is None else f"{len(set(test.groups))} groups",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.datasets import CaptionedImages
+from pathclip.evaluation.leaks import Leaks
+from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport, Mistake
 from pathclip.heads.metrics import mean_interval
 from pathclip.heads.retrieval import NEVER, expected_recall, first_hit_ranks
@@ -24,34 +28,8 @@ from pathclip.shards import Dataset
 
 __all__ = ["CaptionedImages", "evaluate_retrieval", "read_shards"]
 
+log = logging.getLogger("pathclip")
 NUM_MISTAKES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionedImages:
-    """One split of a dataset: pictures, still encoded, and what may caption them.
-
-    Attributes:
-        name: Of the data set, for the result.
-        root: The dataset folder.
-        split: The split.
-        keys: Sample ids.
-        pictures: Bytes of each picture.
-        captions: Every caption of each.
-        positives: What near-identical pictures and pictures of one thread share.
-        groups: What is resampled as a whole.
-        index_sha256: Hash of the dataset's index.json; None for foreign tars.
-    """
-
-    name: str
-    root: Path
-    split: str
-    keys: tuple[str, ...]
-    pictures: tuple[memoryview, ...]
-    captions: tuple[tuple[str, ...], ...]
-    positives: tuple[str, ...]
-    groups: tuple[str, ...]
-    index_sha256: str | None
 
 
 def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
@@ -90,7 +68,9 @@ def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
     )
 
 
-def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: EvaluateConfig) -> EvaluateReport:
+def evaluate_retrieval(
+    model: DualEncoder, data: CaptionedImages, config: EvaluateConfig, leaks: Leaks | None = None
+) -> EvaluateReport:
     """Recall at k both ways: pictures against every different caption, and captions against pictures.
 
     A caption is right for a picture when the picture, or one of the same ``positive_id``, carries that text.
@@ -107,7 +87,8 @@ def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: Evalua
         raise FaultError(
             f"{data.root}: none of {len(data.keys)} pictures could be read; the first is {bad[0].name}"
         )
-    relation = _Relation.of([data.captions[i] for i in good], [data.positives[i] for i in good])
+    compat = config.protocol == "plip-compat"
+    relation = _Relation.of(data, good, rowwise=compat)
     images, texts = features[good], model.encode_text(relation.texts)
     for what, table in (("pictures", images), ("captions", texts)):
         if not table.isfinite().all():
@@ -115,27 +96,24 @@ def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: Evalua
                 f"the model gives features of {what} that are not finite; its weights are damaged"
             )
     ranks = relation.ranks(images, texts)
-    groups = {"image_to_text": [data.groups[i] for i in good], "text_to_image": None}
-    metrics: dict[str, Any] = {}
-    intervals: dict[str, Any] = {}
-    for way, name in (
-        ("image_to_text", "text_retrieval_recall"),
-        ("text_to_image", "image_retrieval_recall"),
-    ):
-        size = len(texts) if way == "image_to_text" else len(images)
-        metrics[way], intervals[way] = _direction(
-            ranks[way], relation.targets[way], size, groups[way], config
-        )
-        for k in config.ks:  # clip_benchmark's names
-            metrics[f"{name}@{k}"] = metrics[way][f"R@{k}"]
-            intervals[f"{name}@{k}"] = intervals[way][f"R@{k}"]
+    metrics, intervals = _figures(relation, ranks, [data.groups[i] for i in good], config)
+    smaller = min(len(texts), len(images))
+    beyond = [k for k in config.ks if k > smaller]
+    if beyond:
+        log.warning("k = %s: the gallery has %d items, so R@k is 1 by force", beyond, smaller)
+    counts = {"total": len(data.keys), "scored": len(good), "bad": len(bad), "texts": len(texts)}
+    extra: dict[str, Any] = {}
+    if leaks is not None:
+        counts["also_in_training"] = len(leaks.places)
+        clean = [i for i in good if i not in leaks.places]
+        extra["against"] = leaks.to_json() | _without(data, clean, features, relation, texts, config)
     return EvaluateReport(
         dataset=data.name,
         task="zeroshot_retrieval",
         metrics=metrics,
         intervals=intervals,
         baselines={"chance": {way: metrics[way]["random"] for way in ranks}},
-        counts={"total": len(data.keys), "scored": len(good), "bad": len(bad), "texts": len(texts)},
+        counts=counts,
         bad=bad,
         mistakes=_mistakes(data, good, relation, ranks["image_to_text"], images, texts),
         provenance={
@@ -146,10 +124,50 @@ def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: Evalua
                 "index_sha256": data.index_sha256,
                 "benchmark": config.benchmark,
             },
+            "protocol": {
+                **protocol_record(config.protocol, ("row_to_row",) if compat else ()),
+                "headline": f"image_retrieval_recall@{max(config.ks)}",
+            },
+            "ks_beyond_gallery": beyond,
             "seed": config.seed,
             "num_resamples": config.num_resamples,
         },
+        extra=extra,
     )
+
+
+def _without(
+    data: CaptionedImages,
+    clean: list[int],
+    features: torch.Tensor,
+    relation: _Relation,
+    texts: torch.Tensor,
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    """The figures of the pictures that were not learnt from, among their own captions only."""
+    if len(clean) < 2 or len(clean) == len(data.keys):
+        return {}
+    place = {text: row for row, text in enumerate(relation.texts)}
+    own = _Relation.of(data, clean, rowwise=config.protocol == "plip-compat")
+    ranks = own.ranks(features[clean], texts[[place[text] for text in own.texts]])
+    metrics, intervals = _figures(own, ranks, [data.groups[i] for i in clean], config)
+    return {"scored_without": len(clean), "metrics": metrics, "intervals": intervals}
+
+
+def _figures(
+    relation: _Relation, ranks: dict[str, NDArray[np.int64]], groups: list[str], config: EvaluateConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    metrics: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    for way, name, own, size in (
+        ("image_to_text", "text_retrieval_recall", groups, len(relation.texts)),
+        ("text_to_image", "image_retrieval_recall", None, len(relation.positives)),
+    ):
+        metrics[way], intervals[way] = _direction(ranks[way], relation.targets[way], size, own, config)
+        for k in config.ks:  # clip_benchmark's names
+            metrics[f"{name}@{k}"] = metrics[way][f"R@{k}"]
+            intervals[f"{name}@{k}"] = intervals[way][f"R@{k}"]
+    return metrics, intervals
 
 
 def _mistakes(
@@ -206,7 +224,14 @@ class _Relation:
     positives_of: list[list[str]]  # per text
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]], positives: Sequence[str]) -> _Relation:
+    def of(cls, data: CaptionedImages, rows: Sequence[int], *, rowwise: bool = False) -> _Relation:
+        """Of some rows; ``rowwise``, as PLIP has it, each first caption is right for its own row alone."""
+        captions = [data.captions[i] for i in rows]
+        positives = [data.positives[i] for i in rows]
+        if rowwise:
+            keys = [data.keys[i] for i in rows]
+            own = [[row] for row in range(len(rows))]
+            return cls([texts[0] for texts in captions], own, keys, [[key] for key in keys])
         place: dict[str, int] = {}
         of_positive: dict[str, dict[int, None]] = defaultdict(dict)
         for texts, positive in zip(captions, positives, strict=True):

@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import polars as pl
 import pytest
-from colour_model import TINY, ColourModel, colour_model, paint
+from colour_model import TINY, ColourModel, paint, schema
 from sklearn import metrics as sk
 from typer.testing import CliRunner
 
@@ -17,17 +17,6 @@ from pathclip.core.errors import FaultError, UserError
 from pathclip.encoders import create
 from pathclip.evaluation import ProbeConfig, probe
 from pathclip.heads import LinearProbe
-
-SCHEMAS = Path(__file__).resolve().parents[2] / "docs/reference/schemas"
-
-
-def schema(name: str) -> dict:
-    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def model() -> ColourModel:
-    return colour_model()
 
 
 @pytest.fixture
@@ -49,7 +38,8 @@ def test_every_number_follows_from_the_predictions(model: ColourModel, tiles: Pa
     out = tmp_path / "out"
     report = probe(ProbeConfig(train=tiles, test=tiles, out=out, shots=(2, 1), draws=4), model=model)
     names = {"result.json", "predictions.parquet", "confusion.png", "report.html", "probe.safetensors"}
-    assert {path.name for path in out.iterdir()} == names
+    tables = {"metrics.csv", "classes.csv", "confusion.csv", "reliability.csv", "reliability.png"}
+    assert {path.name for path in out.iterdir()} == names | tables
     result, table = (
         json.loads((out / "result.json").read_text()),
         pl.read_parquet(out / "predictions.parquet"),

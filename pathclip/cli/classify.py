@@ -28,6 +28,9 @@ def classify(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for predictions.csv, .parquet and result.json.")
     ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder to keep features in and to find them again.")
+    ] = None,
     json: JsonOption = False,
 ) -> Outcome:
     """Say which class each picture shows, from words alone.
@@ -44,7 +47,7 @@ def classify(
     if not any(path.exists() for path in paths):
         looked = ", ".join(str(path) for path in images[:3])
         raise UserError(f"no pictures in {looked}; give picture files or folders that hold some")
-    result = classify_pictures(load(model, device="auto"), paths, prompts, progress=True)
+    result = classify_pictures(load(model, device="auto"), paths, prompts, progress=True, cache=cache)
     if out is not None:
         result.save(out)
     return Outcome(as_data(result, prompts.name, out), as_text(result, out), exit_code=1 if result.bad else 0)

@@ -46,7 +46,10 @@ def evaluate_classification(
         UserError: If prompts and data name different classes.
     """
     to_prompt = match_classes(data.labels, prompts, data.name)
-    result = classify(model, list(data.pictures), prompts, batch_size=config.batch_size, progress=True)
+    pictures = list(data.pictures)
+    result = classify(
+        model, pictures, prompts, batch_size=config.batch_size, progress=True, cache=config.cache
+    )
     bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in result.bad)
     failed = {item.index for item in bad}
     good = [i for i in range(len(data.pictures)) if i not in failed]

@@ -31,6 +31,7 @@ class EvaluateConfig(Config):
             are given without it too.
         out: Folder for result.json, predictions.parquet, the confusion matrix and the page.
         batch_size: Pictures per pass.
+        cache: Folder to keep features in and to find them again, by weights, transform and content.
         device: ``auto`` takes a GPU if there is one.
         precision: Of the towers.
         ks: Cut-offs of recall.
@@ -48,6 +49,7 @@ class EvaluateConfig(Config):
     against: Path | None = None
     out: Path
     batch_size: int = Field(64, ge=1)
+    cache: Path | None = None
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ks: tuple[int, ...] = (1, 5, 10, 50)

@@ -62,7 +62,7 @@ def evaluate_neighbours(
         FaultError: If no picture can be read, or features are not finite.
     """
     features, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, progress=True
+        model, list(data.pictures), batch_size=config.batch_size, progress=True, cache=config.cache
     )
     bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in failed)
     good = sorted(set(range(len(data.pictures))) - {item.index for item in bad})

@@ -53,6 +53,7 @@ class ProbeConfig(Config):
     )
     draws: int = Field(10, ge=1, description="random draws of each number of shots")
     batch_size: int = Field(64, ge=1)
+    cache: Path | None = Field(None, description="folder to keep features in and to find them again")
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = Field(0, ge=0, description="of folds, draws and bootstrap")
@@ -139,7 +140,12 @@ def _features(
 ) -> tuple[NDArray[np.float64], list[str], list[int], tuple[BadPicture, ...]]:
     """Unit features of the pictures that can be read, their labels and places, and the others."""
     encoded, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, features=config.features, progress=True
+        model,
+        list(data.pictures),
+        batch_size=config.batch_size,
+        features=config.features,
+        progress=True,
+        cache=config.cache,
     )
     bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in failed)
     left_out = {item.index for item in bad}

@@ -79,7 +79,7 @@ def evaluate_retrieval(
         FaultError: If no picture can be read, or the model gives features that are not finite.
     """
     features, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, progress=True
+        model, list(data.pictures), batch_size=config.batch_size, progress=True, cache=config.cache
     )
     bad = tuple(BadPicture(b.index, data.keys[b.index], b.reason) for b in failed)
     good = sorted(set(range(len(data.keys))) - {item.index for item in bad})
@@ -89,7 +89,7 @@ def evaluate_retrieval(
         )
     compat = config.protocol == "plip-compat"
     relation = _Relation.of(data, good, rowwise=compat)
-    images, texts = features[good], model.encode_text(relation.texts)
+    images, texts = features[good], model.encode_text(relation.texts, cache=config.cache)
     for what, table in (("pictures", images), ("captions", texts)):
         if not table.isfinite().all():
             raise FaultError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathclip.heads.calibration import Reliability, reliability
+from pathclip.heads.draws import draw_prompts
 from pathclip.heads.index import Hit, Index, contact_sheet
 from pathclip.heads.metrics import (
     accuracy,
@@ -46,6 +47,7 @@ __all__ = [
     "confusion_matrix",
     "constant_class_baseline",
     "contact_sheet",
+    "draw_prompts",
     "few_shot_draws",
     "first_hit_ranks",
     "fit_probe",

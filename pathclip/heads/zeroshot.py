@@ -134,6 +134,7 @@ def classify(
     templates: Sequence[str] | str | None = None,
     batch_size: int = 64,
     progress: bool = False,
+    cache: str | Path | None = None,
 ) -> ZeroShotResult:
     """Classify pictures by text, without training.
 
@@ -144,6 +145,7 @@ def classify(
         templates: Sentences to use instead of the file's or the default ones.
         batch_size: Pictures per pass.
         progress: Show how far along the work is.
+        cache: Folder to keep features in and to find them again.
 
     Raises:
         UserError: If the classes cannot be read, or ``images`` holds things that are no pictures.
@@ -154,7 +156,7 @@ def classify(
     """
     prompts = load_prompts(classes, templates=templates)
     items = split_batch(images)
-    features, bad = encode_pictures(model, items, batch_size=batch_size, progress=progress)
+    features, bad = encode_pictures(model, items, batch_size=batch_size, progress=progress, cache=cache)
     scores = features @ build_classifier(model, prompts)
     scale = model.logit_scale.detach().exp().float().cpu()
     probabilities = (scale * scores).softmax(dim=1)

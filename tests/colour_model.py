@@ -36,7 +36,9 @@ class ColourModel(DualEncoder):
         mean = images.float().mean(dim=(2, 3)) / 255 - 0.5
         return F.normalize(F.pad(mean, (0, self.embed_dim - 3)), dim=1)
 
-    def encode_text(self, texts: Any, *, batch_size: int = 256, normalize: bool = True) -> Tensor:
+    def encode_text(
+        self, texts: Any, *, batch_size: int = 256, normalize: bool = True, cache: Any = None
+    ) -> Tensor:
         rows = []
         for text in [texts] if isinstance(texts, str) else texts:
             named = [torch.tensor(rgb) / 255 - 0.5 for name, rgb in COLOURS.items() if name in text]

@@ -93,7 +93,7 @@ def show(report: EvaluateReport) -> list[Any]:
         for name, value, ends, chance in _rows(report)
     ]
     lines = [f"{report.counts['scored']} pictures scored, {len(report.bad)} left out"]
-    lines += _leaks(report)
+    lines += _leaks(report) + _draws(report)
     lines += [f"left out: {item.name}: {item.reason}" for item in report.bad[:10]]
     if len(report.bad) > 10:
         lines.append(f"and {len(report.bad) - 10} more; all are named in result.json")
@@ -104,6 +104,16 @@ def show(report: EvaluateReport) -> list[Any]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _draws(report: EvaluateReport) -> list[str]:
+    """Balanced accuracy over prompts drawn by chance."""
+    if "prompt_draws" not in report.extra:
+        return []
+    found = report.extra["prompt_draws"]
+    values = {name: f"{value:.3f}" for name, value in found["balanced_accuracy"].items()}
+    spread = "median {median}, middle 95 % {low} to {high}, {least} to {most} in all".format(**values)
+    return [f"balanced accuracy of {found['draws']} prompts drawn by chance: {spread}"]
 
 
 def _leaks(report: EvaluateReport) -> list[str]:

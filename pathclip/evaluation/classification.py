@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pathclip.core.errors import FaultError
 from pathclip.encoders import BadPicture, DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
@@ -14,7 +16,7 @@ from pathclip.evaluation.prompts import match_classes
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport
 from pathclip.evaluation.scored import Answers, scored_report
-from pathclip.heads import Prompts, ZeroShotResult, classify
+from pathclip.heads import Prompts, ZeroShotResult, balanced_accuracy, classify, drawn_classifiers
 
 __all__ = ["evaluate_classification"]
 
@@ -42,7 +44,16 @@ def evaluate_classification(
         UserError: If prompts and data name different classes.
     """
     to_prompt = match_classes(data.labels, prompts, data.name)
-    result = classify(model, list(data.pictures), prompts, batch_size=config.batch_size, progress=True)
+    pictures = list(data.pictures)
+    result = classify(
+        model,
+        pictures,
+        prompts,
+        batch_size=config.batch_size,
+        progress=True,
+        cache=config.cache,
+        strategy=config.strategy,
+    )
     bad = tuple(BadPicture(b.index, data.relative(data.pictures[b.index]), b.reason) for b in result.bad)
     failed = {item.index for item in bad}
     good = [i for i in range(len(data.pictures)) if i not in failed]
@@ -67,7 +78,29 @@ def evaluate_classification(
         provenance=_provenance(result, data, config, prompts),
         templates=tuple(dict.fromkeys(t for s in prompts.sets for t in s.templates)),
         predictions=_predictions(result, data, to_prompt),
+        extra=_draws(model, prompts, result, answers.truth, good, config),
     )
+
+
+def _draws(
+    model: DualEncoder,
+    prompts: Prompts,
+    result: ZeroShotResult,
+    truth: list[str],
+    good: list[int],
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    """Balanced accuracy over prompts drawn by chance: its median, and the middle 95 % of the draws."""
+    if not config.prompt_draws:
+        return {}
+    assert result.features is not None
+    values = []
+    for classifier in drawn_classifiers(model, prompts, config.prompt_draws, seed=config.seed):
+        best = (result.features[good] @ classifier).argmax(dim=1).tolist()
+        values.append(balanced_accuracy(truth, [prompts.labels[i] for i in best]))
+    low, median, high = np.percentile(values, [2.5, 50, 97.5]).tolist()
+    found = {"median": median, "low": low, "high": high, "least": min(values), "most": max(values)}
+    return {"prompt_draws": {"draws": config.prompt_draws, "seed": config.seed, "balanced_accuracy": found}}
 
 
 def _check(

@@ -46,6 +46,7 @@ def encode_all(
     *,
     batch_size: int,
     features: Literal["projected", "pooled"] = "projected",
+    cache: Path | None = None,
 ) -> Encoded:
     """Encode every picture; what cannot be read is named, counted and left out.
 
@@ -56,12 +57,13 @@ def encode_all(
         root: Of the set, for messages.
         batch_size: Pictures per pass.
         features: Of the shared space, or of the tower before its projection.
+        cache: Folder to keep features in and to find them again.
 
     Raises:
         FaultError: If no picture can be read, or the model gives features that are not finite.
     """
     table, failed = encode_pictures(
-        model, list(pictures), batch_size=batch_size, features=features, progress=True
+        model, list(pictures), batch_size=batch_size, features=features, progress=True, cache=cache
     )
     bad = tuple(BadPicture(item.index, name(item.index), item.reason) for item in failed)
     left_out = {item.index for item in bad}

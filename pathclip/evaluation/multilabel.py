@@ -41,6 +41,7 @@ def evaluate_multilabel(
         lambda i: data.relative(data.pictures[i]),
         data.root,
         batch_size=config.batch_size,
+        cache=config.cache,
     )
     columns = [prompts.labels.index(to_prompt[label]) for label in data.classnames]
     scores = (seen.rows @ build_classifier(model, prompts))[:, columns].double().numpy()

@@ -69,6 +69,7 @@ def evaluate_neighbours(
         lambda i: data.relative(data.pictures[i]),
         data.root,
         batch_size=config.batch_size,
+        cache=config.cache,
     )
     left_out = None if config.protocol == "plip-compat" else _own(data, seen.good)
     ks = _reached(config.ks, len(seen.good), left_out, data)

@@ -54,6 +54,7 @@ class ProbeConfig(Config):
     )
     draws: int = Field(10, ge=1, description="random draws of each number of shots")
     batch_size: int = Field(64, ge=1)
+    cache: Path | None = Field(None, description="folder to keep features in and to find them again")
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = Field(0, ge=0, description="of folds, draws and bootstrap")
@@ -147,6 +148,7 @@ def _features(
         data.root,
         batch_size=config.batch_size,
         features=config.features,
+        cache=config.cache,
     )
     return seen.rows.double().numpy(), [data.truth[i] for i in seen.good], seen
 

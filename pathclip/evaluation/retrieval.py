@@ -82,10 +82,24 @@ def evaluate_retrieval(
     Raises:
         FaultError: If no picture can be read, or the model gives features that are not finite.
     """
-    seen = encode_all(model, data.pictures, lambda i: data.keys[i], data.root, batch_size=config.batch_size)
+    seen = encode_all(
+        model,
+        data.pictures,
+        lambda i: data.keys[i],
+        data.root,
+        batch_size=config.batch_size,
+        cache=config.cache,
+    )
+        model,
+        data.pictures,
+        lambda i: data.keys[i],
+        data.root,
+        batch_size=config.batch_size,
+        cache=config.cache,
+    )
     good = seen.good
     relation = _Relation.of(data, good, rowwise=config.protocol == "plip-compat")
-    images, texts = seen.rows, model.encode_text(relation.texts)
+    images, texts = seen.rows, model.encode_text(relation.texts, cache=config.cache)
     if not texts.isfinite().all():
         raise FaultError("the model gives features of captions that are not finite; its weights are damaged")
     ranks = relation.ranks(images, texts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathclip.heads.calibration import Reliability, reliability
+from pathclip.heads.draws import draw_prompts
 from pathclip.heads.index import Hit, Index, contact_sheet
 from pathclip.heads.metrics import (
     accuracy,
@@ -23,6 +24,7 @@ from pathclip.heads.probe import LinearProbe, few_shot_draws, fit_probe
 from pathclip.heads.prompts import Prompts, PromptSet, load_prompts, shipped_prompts
 from pathclip.heads.result import write_result
 from pathclip.heads.retrieval import first_hit_ranks, random_recall, recall_at_k, retrieval_metrics
+from pathclip.heads.strategies import drawn_classifiers, screened_classifier, single_prompts
 from pathclip.heads.templates import shipped_templates
 from pathclip.heads.zeroshot import ZeroShotResult, build_classifier, classify
 
@@ -46,6 +48,8 @@ __all__ = [
     "confusion_matrix",
     "constant_class_baseline",
     "contact_sheet",
+    "draw_prompts",
+    "drawn_classifiers",
     "few_shot_draws",
     "first_hit_ranks",
     "fit_probe",
@@ -57,8 +61,10 @@ __all__ = [
     "recall_at_k",
     "reliability",
     "retrieval_metrics",
+    "screened_classifier",
     "shipped_prompts",
     "shipped_templates",
+    "single_prompts",
     "weighted_f1",
     "write_result",
 ]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from pathclip.core.errors import UserError
+from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import atomic_write, strict_json, write_json
 from pathclip.encoders.folder import versions
 
@@ -123,6 +124,11 @@ def content_key(item: Any) -> bytes | None:
         pixels = torch.as_tensor(item).detach().cpu().contiguous() if isinstance(item, Tensor) else item
         kind = f"{type(item).__name__} {pixels.dtype} {tuple(pixels.shape)} "
         return hashlib.sha256(kind.encode() + np.ascontiguousarray(pixels).tobytes()).digest()
+    if callable(item) and not isinstance(item, Image.Image):  # a picture that is opened when its turn comes
+        try:
+            return content_key(item())
+        except FaultError:
+            return None
     return None
 
 

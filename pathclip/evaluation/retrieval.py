@@ -90,13 +90,6 @@ def evaluate_retrieval(
         batch_size=config.batch_size,
         cache=config.cache,
     )
-        model,
-        data.pictures,
-        lambda i: data.keys[i],
-        data.root,
-        batch_size=config.batch_size,
-        cache=config.cache,
-    )
     good = seen.good
     relation = _Relation.of(data, good, rowwise=config.protocol == "plip-compat")
     images, texts = seen.rows, model.encode_text(relation.texts, cache=config.cache)

@@ -201,3 +201,16 @@ def test_clip_benchmark_builds_its_table_of_every_kind_of_result(model: ColourMo
     assert 0 < float(rows[1]["mean_average_precision"]) <= 1
     assert float(rows[2]["text_retrieval_recall@1"]) == 1.0
     assert all(row["model_fullname"].strip() for row in rows)
+
+
+def test_features_of_members_of_a_tar_are_kept_and_found_again(
+    classified: Path, model: ColourModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(classified, tmp_path / "one", model, cache=tmp_path / "cache")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a picture was encoded again")
+
+    monkeypatch.setattr(type(model), "encode_pixels", refuse)
+    again = run(classified, tmp_path / "two", model, cache=tmp_path / "cache")
+    assert again.metrics == first.metrics

@@ -14,7 +14,7 @@ __all__ = ["HEADLINES", "QUIRKS", "ProtocolName", "as_plip_resized", "protocol_r
 ProtocolName = Literal["corrected", "plip-compat"]
 HEADLINES: dict[ProtocolName, str] = {"corrected": "balanced_accuracy", "plip-compat": "weighted_f1"}
 QUIRKS = {
-    "one_prompt": "one sentence per class, the repository's wording, no ensemble",
+    "one_prompt": "one name in one sentence per class, no ensemble",
     "weighted_f1": "the figure is F1 averaged by class size, which large classes rule",
     "resize_then_crop": "short side to 224 px, then a crop centred by the size before scaling, black beyond",
     "patch_split": "70 of 100 pictures at random train (seed 1); one slide lies on both sides",

@@ -615,3 +615,21 @@ def test_predictions_name_rows_of_arrays(trees: dict[str, Path], model: ColourMo
     assert names[3] == "camelyonpatch_level_2_split_test_x.h5#3"
     assert report.metrics["accuracy"] == 1.0
     assert report.provenance["resampled"] == "4 groups"
+
+
+def test_one_prompt_is_a_quirk_only_where_one_is_used(
+    trees: dict[str, Path], model: ColourModel, tmp_path: Path
+) -> None:
+    def quirks(classes: str | None) -> set[str]:
+        config = EvaluateConfig(
+            benchmark="kather",
+            data=trees["kather"],
+            out=tmp_path / "o",
+            protocol="plip-compat",
+            classes=classes,
+            num_resamples=5,
+        )
+        return set(evaluate(config, model=model).provenance["protocol"]["quirks"])
+
+    assert quirks(None) == quirks("plip-kather-paper") == {"resize_then_crop", "one_prompt", "weighted_f1"}
+    assert quirks("crc") == {"resize_then_crop", "weighted_f1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,20 @@ class ColourModel(DualEncoder):
         mean = images.float().mean(dim=(2, 3)) / 255 - 0.5
         return F.normalize(F.pad(mean, (0, self.embed_dim - 3)), dim=1)
 
-    def encode_text(self, texts: Any, *, batch_size: int = 256, normalize: bool = True) -> Tensor:
+    def encode_text(
+        self, texts: Any, *, batch_size: int = 256, normalize: bool = True, cache: Any = None
+    ) -> Tensor:
         rows = []
         for text in [texts] if isinstance(texts, str) else texts:
             named = [torch.tensor(rgb) / 255 - 0.5 for name, rgb in COLOURS.items() if name in text]
             rows.append(torch.stack(named).mean(dim=0) if named else torch.full((3,), 1e-3))
         return F.normalize(F.pad(torch.stack(rows), (0, self.embed_dim - 3)), dim=1)
+
+
+def schema(name: str) -> dict[str, Any]:
+    """A schema of the reference, to hold a file against."""
+    path = Path(__file__).resolve().parents[1] / f"docs/reference/schemas/{name}.schema.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def colour_model() -> ColourModel:

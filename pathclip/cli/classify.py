@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,6 +12,7 @@ from pathclip.cli.app import JsonOption, Outcome, app, verb
 
 if TYPE_CHECKING:
     from pathclip.heads import ZeroShotResult
+    from pathclip.heads.strategies import Strategy
 
 ROWS_ON_SCREEN = 40
 
@@ -28,6 +29,13 @@ def classify(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for predictions.csv, .parquet and result.json.")
     ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(help="Prompts to use: ensemble (all), single (the first), screening (what fits)."),
+    ] = "ensemble",
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Folder to keep features in and to find them again.")
+    ] = None,
     json: JsonOption = False,
 ) -> Outcome:
     """Say which class each picture shows, from words alone.
@@ -38,13 +46,18 @@ def classify(
     from pathclip.encoders import load
     from pathclip.heads import classify as classify_pictures
     from pathclip.heads import load_prompts
+    from pathclip.heads.strategies import check_strategy
 
+    check_strategy(strategy)
     prompts = load_prompts(classes)
     paths = find_pictures(images)
     if not any(path.exists() for path in paths):
         looked = ", ".join(str(path) for path in images[:3])
         raise UserError(f"no pictures in {looked}; give picture files or folders that hold some")
-    result = classify_pictures(load(model, device="auto"), paths, prompts, progress=True)
+    loaded = load(model, device="auto")
+    result = classify_pictures(
+        loaded, paths, prompts, progress=True, cache=cache, strategy=cast("Strategy", strategy)
+    )
     if out is not None:
         result.save(out)
     return Outcome(as_data(result, prompts.name, out), as_text(result, out), exit_code=1 if result.bad else 0)

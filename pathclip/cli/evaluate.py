@@ -12,7 +12,18 @@ from pathclip.cli.app import JsonOption, Outcome, SetOption, app, verb
 if TYPE_CHECKING:
     from pathclip.evaluation import EvaluateReport
 
-METRICS = ("balanced_accuracy", "accuracy", "weighted_f1", "macro_f1", "auroc")
+METRICS = (
+    "balanced_accuracy",
+    "accuracy",
+    "weighted_f1",
+    "macro_f1",
+    "mcc",
+    "kappa",
+    "quadratic_kappa",
+    "auroc",
+    "auprc",
+    "ece",
+)
 
 
 @verb(app, "evaluate")
@@ -23,20 +34,29 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="Folder for result.json, report.html and the rest.")],
     benchmark: Annotated[
-        str, typer.Option(help="folder, csv (path,label[,split,group]) or retrieval (a dataset of shards).")
+        str,
+        typer.Option(
+            help="folder, csv (path,label[,split,group]), retrieval (a dataset of shards), neighbours "
+            "(folder or CSV, picture to picture), wds (of clip_benchmark), "
+            "or a published set: kather, pannuke, digestpath, wsss4luad, kimia, pcam, lc25000, bach, mhist."
+        ),
     ] = "folder",
     split: Annotated[str | None, typer.Option(help="Which split; 'test' where there is one.")] = None,
     classes: Annotated[
         str | None,
         typer.Option(help="Class file or shipped prompt set; by default the names of the folders."),
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Training data to look the test pictures up in: dataset or pictures.")
+    ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> Outcome:
     """Score a model on labelled pictures or on captioned shards, with intervals and baselines beside.
 
-    Writes result.json, report.html, confusion.png and predictions.parquet into --out. Pictures that cannot be
-    read are named, counted and left out, and the command then exits with 1.
+    Writes result.json, report.html, predictions.parquet, pictures and tables into --out. Pictures that cannot
+    be read are named, counted and left out, and the command then exits with 1. --set protocol=plip-compat
+    repeats PLIP's splits, prompts, crops and averaging; --against counts test pictures that were learnt from.
 
     Example: pathclip evaluate --model RUN --data tiles --split test --out scores
     """
@@ -50,6 +70,7 @@ def evaluate(
         "data": data,
         "split": split,
         "classes": classes,
+        "against": against,
         "out": out,
     }
     report = run(load_config(EvaluateConfig, None, set_ or [], base=given))
@@ -60,33 +81,68 @@ def show(report: EvaluateReport) -> list[Any]:
     """Metrics, baselines and what was left out, as text."""
     from pathclip.cli._text import columns, plain
 
+    constant = report.baselines.get("constant_class")
     rows = [
         (
             name,
             f"{value:.3f}",
             "" if ends[0] is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
-            "" if chance is None else f"{chance:.3f}",
+            *([_number(constant.get(name))] if constant else []),
+            _number(chance),
         )
         for name, value, ends, chance in _rows(report)
     ]
     lines = [f"{report.counts['scored']} pictures scored, {len(report.bad)} left out"]
-    if "constant_class" in report.baselines:
-        constant = report.baselines["constant_class"]
-        lines.append(f"always {constant['label']!r}: weighted F1 {constant['weighted_f1']:.3f}")
+    lines += _leaks(report) + _draws(report)
     lines += [f"left out: {item.name}: {item.reason}" for item in report.bad[:10]]
     if len(report.bad) > 10:
         lines.append(f"and {len(report.bad) - 10} more; all are named in result.json")
-    head = (report.dataset, "value", "95 % interval", "chance")
+    always = [f"always {constant['label']!r}"] if constant else []
+    head = (report.dataset, "value", "95 % interval", *always, "chance")
     return [*columns(rows, header=head), *map(plain, lines), plain(f"look at {report.files['report']}")]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _draws(report: EvaluateReport) -> list[str]:
+    """Balanced accuracy over prompts drawn by chance."""
+    if "prompt_draws" not in report.extra:
+        return []
+    found = report.extra["prompt_draws"]
+    values = {name: f"{value:.3f}" for name, value in found["balanced_accuracy"].items()}
+    spread = "median {median}, middle 95 % {low} to {high}, {least} to {most} in all".format(**values)
+    return [f"balanced accuracy of {found['draws']} prompts drawn by chance: {spread}"]
+
+
+def _leaks(report: EvaluateReport) -> list[str]:
+    found = report.extra.get("against")
+    if found is None:
+        return []
+    line = f"{found['also_in_training']} of the pictures are also in {found['dataset']}"
+    headline = report.provenance.get("protocol", {}).get("headline", "balanced_accuracy")
+    if "metrics" in found and found["metrics"].get(headline) is not None:
+        line += f"; {headline} without them {found['metrics'][headline]:.3f}"
+    return [line]
 
 
 def _rows(report: EvaluateReport) -> list[tuple[str, float, Any, float | None]]:
     chance = report.baselines["chance"]
-    if report.confusion is not None:
-        known = [name for name in METRICS if report.metrics.get(name) is not None]
-        return [(n, report.metrics[n], report.intervals[n], chance.get(n)) for n in known]
-    return [
-        (f"{way.replace('_', ' ')} {name}", report.metrics[way][name], report.intervals[way][name], random)
-        for way in ("image_to_text", "text_to_image")
-        for name, random in chance[way].items()
-    ]
+    if report.task == "zeroshot_retrieval":
+        return [
+            (
+                f"{way.replace('_', ' ')} {name}",
+                report.metrics[way][name],
+                report.intervals[way][name],
+                random,
+            )
+            for way in ("image_to_text", "text_to_image")
+            for name, random in chance[way].items()
+        ]
+    headline = report.provenance.get("protocol", {}).get("headline")
+    order = (
+        sorted(METRICS, key=lambda name: name != headline) if report.confusion is not None else report.metrics
+    )
+    known = [name for name in order if report.metrics.get(name) is not None]
+    return [(n, report.metrics[n], report.intervals[n], chance.get(n)) for n in known]

@@ -22,6 +22,9 @@ def build(
     device: Annotated[
         str, typer.Option(help="auto takes a GPU if there is one; or cpu, cuda, cuda:1.")
     ] = "auto",
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder to keep features in and to find them again.")
+    ] = None,
     json: JsonOption = False,
 ) -> Outcome:
     """Embed every picture (and caption) into a folder that `pathclip search` searches.
@@ -40,7 +43,8 @@ def build(
 
     open_source(data)  # a mistyped folder is named before the model is loaded
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    index = Index.build(load(model, device=chosen), data, out, batch_size=batch_size, progress=True)
+    loaded = load(model, device=chosen)
+    index = Index.build(loaded, data, out, batch_size=batch_size, progress=True, cache=cache)
     record = index.record
     text = [f"{record['count']} pictures, {record['dim']} numbers each, in {out}"]
     text += [f"{len(index.bad)} left out"] if index.bad else []

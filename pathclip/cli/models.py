@@ -15,14 +15,16 @@ def models(
     pattern: Annotated[str | None, typer.Argument(help="Show only names that contain this.")] = None,
     json: JsonOption = False,
 ) -> Outcome:
-    """List shipped configs, published models, open_clip architectures and shipped prompt sets.
+    """List shipped configs, published models, open_clip architectures, prompt sets and benchmarks.
 
-    "supported" means that the tests compare this file format with its reference implementation.
+    "supported" means that the tests compare this file format with its reference implementation, "layout-only"
+    that a benchmark's reader was tried on miniature trees of the published layout, not yet on the set itself.
     """
     import open_clip
 
     from pathclip.encoders import KNOWN_MODELS, shipped_configs
-    from pathclip.heads import shipped_prompts
+    from pathclip.evaluation import benchmarks
+    from pathclip.heads import shipped_prompts, shipped_templates
 
     def wanted(name: str) -> bool:
         return pattern is None or pattern.lower() in name.lower()
@@ -32,6 +34,12 @@ def models(
         "published": [asdict(known) for known in KNOWN_MODELS if wanted(known.name)],
         "open_clip": [name for name in open_clip.list_models() if wanted(name)],
         "prompt_sets": [name for name in shipped_prompts() if wanted(name)],
+        "template_sets": [name for name in shipped_templates() if wanted(name)],
+        "benchmarks": [
+            {"name": name, "status": benchmarks[name].status, "data": benchmarks[name].summary}
+            for name in benchmarks
+            if wanted(name)
+        ],
     }
     return Outcome(data, as_text(data, pattern))
 
@@ -79,5 +87,10 @@ def as_text(data: dict[str, Any], pattern: str | None) -> list[Any]:
         )
         text += [plain(f"{len(names)} open_clip architectures", "bold"), plain(listed), ""]
     if names := data["prompt_sets"]:
-        text += [plain("Prompt sets (--classes NAME)", "bold"), plain(", ".join(names))]
+        text += [plain("Prompt sets (--classes NAME)", "bold"), plain(", ".join(names)), ""]
+    if names := data["template_sets"]:
+        text += [plain("Template sets (--set templates=NAME)", "bold"), plain(", ".join(names)), ""]
+    if rows := data["benchmarks"]:
+        text.append(plain("Benchmarks (pathclip evaluate --benchmark NAME --data DIR)", "bold"))
+        text += columns([list(row.values()) for row in rows], header=("name", "status", "data"))
     return text or [plain(f"no name contains {pattern!r}")]

@@ -56,5 +56,10 @@ def _show(report: EvaluateReport) -> list[Any]:
         for row in curve
     ]
     few = columns(rows, header=("pictures per class", "balanced accuracy", "95 % of draws")) if rows else []
+    if "plip_probe" in report.extra:
+        plip = report.extra["plip_probe"]
+        row = next(row for row in plip["grid"] if row["alpha"] == plip["alpha"])
+        line = f"macro F1 {row['mean']:.3f} ± {row['sd']:.3f} over {len(plip['seeds'])} seeds"
+        few.append(plain(f"{line} at alpha {row['alpha']:g}, which was chosen on the test pictures"))
     learnt = f"learnt from {count} pictures of {len(report.classnames)} classes, C = {about['c']:g}"
     return [*show(report), *few, plain(learnt)]

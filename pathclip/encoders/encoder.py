@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders.architecture import Architecture, build_clip, evaluation_transform, find_architecture
+from pathclip.encoders.cache import FeatureCache, describe_model, text_key
 from pathclip.encoders.feed import encode_pictures
 from pathclip.encoders.tokens import tokenizer_of
 from pathclip.encoders.towers import pooled_features
@@ -188,9 +189,7 @@ class DualEncoder(nn.Module):
             UserError: If an item is no text.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserError(f"text {index} is {type(text).__name__}: {text!r:.60}; expected str")
+        _check_texts(texts)
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
         return tokenizer_of(self.architecture)(texts, context_length=self.context_length)
@@ -212,6 +211,7 @@ class DualEncoder(nn.Module):
         normalize: bool = True,
         features: Features = "projected",
         progress: bool = False,
+        cache: str | Path | None = None,
     ) -> Tensor:
         """Features of pictures in any form, without gradient and in evaluation mode.
 
@@ -222,13 +222,20 @@ class DualEncoder(nn.Module):
             normalize: Scale each feature to unit length.
             features: ``"projected"`` or ``"pooled"``.
             progress: Show how far along the work is.
+            cache: Folder to keep features in and to find them again, by weights, transform and content.
 
         Returns:
             (N, D) float32 on the CPU. A picture that cannot be decoded has a row of NaN, and one warning line
             names all of these.
         """
         encoded, bad = encode_pictures(
-            self, images, batch_size=batch_size, normalize=normalize, features=features, progress=progress
+            self,
+            images,
+            batch_size=batch_size,
+            normalize=normalize,
+            features=features,
+            progress=progress,
+            cache=cache,
         )
         if bad:
             named = "; ".join(f"{item.name}: {item.reason}" for item in bad[:5])
@@ -240,13 +247,39 @@ class DualEncoder(nn.Module):
 
     @torch.no_grad()
     def encode_text(
-        self, texts: str | Sequence[str], *, batch_size: int = 256, normalize: bool = True
+        self,
+        texts: str | Sequence[str],
+        *,
+        batch_size: int = 256,
+        normalize: bool = True,
+        cache: str | Path | None = None,
     ) -> Tensor:
-        """Features of one or many texts, without gradient, in evaluation mode: (N, D) float32 on the CPU."""
+        """Features of one or many texts, without gradient, in evaluation mode: (N, D) float32 on the CPU.
+
+        With ``cache``, a folder, they are kept there and found again by weights and text.
+        """
+        if cache is not None:
+            return self._remembered_texts(texts, Path(cache), batch_size, normalize)
         tokens = self.tokenize(texts)
+        if not len(tokens):
+            return torch.zeros(0, self.embed_dim)
         with self.evaluating():
             parts = [self.encode_tokens(part, normalize=normalize).cpu() for part in tokens.split(batch_size)]
-        return torch.cat(parts) if len(tokens) else torch.zeros(0, self.embed_dim)
+        return torch.cat(parts)
+
+    def _remembered_texts(
+        self, texts: str | Sequence[str], cache: Path, batch_size: int, normalize: bool
+    ) -> Tensor:
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        _check_texts(texts)
+        store = FeatureCache(cache, describe_model(self, "texts"))
+        keys = [text_key(text) for text in texts]
+        lacking = {key: text for key, text in zip(keys, texts, strict=True) if store.get(key) is None}
+        new = self.encode_text(list(lacking.values()), batch_size=batch_size, normalize=False)
+        store.add(list(lacking), list(new))
+        rows = [row for key in keys if (row := store.get(key)) is not None]
+        table = torch.stack(rows) if rows else torch.zeros(0, self.embed_dim)
+        return F.normalize(table, dim=-1) if normalize else table
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -312,6 +345,12 @@ def create(name: str | Path, *, seed: int = 0, **overrides: Any) -> DualEncoder:
     if overrides:
         architecture = architecture.overridden(**overrides)
     return DualEncoder(build_clip(architecture, seed=seed), architecture)
+
+
+def _check_texts(texts: Sequence[Any]) -> None:
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UserError(f"text {index} is {type(text).__name__}: {text!r:.60}; expected str")
 
 
 def _square(size: int | tuple[int, int], name: str) -> int:

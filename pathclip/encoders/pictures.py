@@ -67,7 +67,7 @@ def as_rgb(item: Any) -> Image.Image:
 
     Args:
         item: A path, the bytes of a picture file, a PIL picture, a uint8 or uint16 array (H, W), (H, W, 3|4),
-            or a uint8 tensor (3, H, W).
+            a uint8 tensor (3, H, W), or a callable that gives one of these when its turn comes.
 
     Raises:
         FaultError: If the picture cannot be decoded or is larger than ``PIL.Image.MAX_IMAGE_PIXELS``.
@@ -83,6 +83,8 @@ def as_rgb(item: Any) -> Image.Image:
         return _from_array(_tensor_pixels(item))
     if isinstance(item, np.ndarray):
         return _from_array(item)
+    if callable(item):
+        return as_rgb(item())
     raise UserError(f"{type(item).__name__} is no picture; give a path, PIL picture, array or tensor")
 
 

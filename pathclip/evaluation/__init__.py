@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathclip.evaluation.benchmarks import Benchmark, benchmarks
 from pathclip.evaluation.config import EvaluateConfig
-from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
+from pathclip.evaluation.datasets import CaptionedImages, LabelledImages, read_csv, read_folder
 from pathclip.evaluation.figure import confusion_png
 from pathclip.evaluation.probe import ProbeConfig, probe
 from pathclip.evaluation.report import EvaluateReport
-from pathclip.evaluation.retrieval import CaptionedImages, read_shards
+from pathclip.evaluation.retrieval import read_shards
 from pathclip.evaluation.run import evaluate
 
 __all__ = [

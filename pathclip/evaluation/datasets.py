@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pathclip.core.errors import UserError
 from pathclip.encoders import PICTURE_SUFFIXES
 
-__all__ = ["LabelledImages", "read_csv", "read_folder"]
+__all__ = ["CaptionedImages", "LabelledImages", "read_csv", "read_folder"]
 
 SPLITS = ("test", "val", "valid", "validation", "train")
 
@@ -22,38 +24,101 @@ class LabelledImages:
 
     Attributes:
         name: Of the data set, for the result.
-        root: Folder that ``paths`` lie in.
+        root: Folder that ``pictures`` lie in.
         split: What was selected; None where there was nothing to select.
-        paths: One per picture.
+        pictures: A path or `LazyPicture` each.
         truth: Label of each.
         groups: Patient, slide or case of each, where known; intervals then resample whole groups.
         ignored: Files that are no pictures by their name.
+        how: How labels and split were made, where the reader made them.
+        quirks: Names of `protocol.QUIRKS` that went into this.
+        strata: What to tell apart in a table beside the total (the organ), where known.
+        classnames: Every class in its order, where the data say it; else those that occur.
+        templates: Sentences that come with the data.
     """
 
     name: str
     root: Path
     split: str | None
-    paths: tuple[Path, ...]
+    pictures: tuple[Any, ...]
     truth: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     ignored: tuple[Path, ...] = ()
+    how: tuple[str, ...] = ()
+    quirks: tuple[str, ...] = ()
+    strata: tuple[str, ...] | None = None
+    classnames: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes that occur, sorted."""
-        return tuple(sorted(set(self.truth)))
+        """The classes: as the data name them, else those that occur, sorted."""
+        return self.classnames or tuple(sorted(set(self.truth)))
 
-    def relative(self, path: Path) -> str:
+    def relative(self, picture: Any) -> str:
         """A short name of a picture."""
+        path = Path(getattr(picture, "filename", picture))
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def provenance(self, benchmark: str | None) -> dict[str, Any]:
+        """Where the pictures came from, for the result."""
+        return {
+            "path": str(self.root),
+            "split": self.split,
+            "sha256": self.fingerprint(),
+            **({} if benchmark is None else {"benchmark": benchmark}),
+        }
+
+    def take(self, places: Sequence[int], split: str | None, **changes: Any) -> LabelledImages:
+        """Some of the pictures, in this order, as a split."""
+        return replace(
+            self,
+            name=f"{self.name}/{split}" if split else self.name,
+            split=split,
+            pictures=tuple(self.pictures[i] for i in places),
+            truth=tuple(self.truth[i] for i in places),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in places),
+            strata=None if self.strata is None else tuple(self.strata[i] for i in places),
+            **changes,
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 over names, sizes and labels: equal data, equal fingerprint, in any order."""
+        sizes: dict[Path, int] = {}
+        for path in {_file_of(picture) for picture in self.pictures}:
+            sizes[path] = path.stat().st_size if path.is_file() else -1
         lines = sorted(
-            f"{self.relative(path)}\t{path.stat().st_size if path.is_file() else -1}\t{label}"
-            for path, label in zip(self.paths, self.truth, strict=True)
+            f"{self.relative(picture)}\t{sizes[_file_of(picture)]}\t{label}"
+            for picture, label in zip(self.pictures, self.truth, strict=True)
         )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImages:
+    """One split of a dataset: pictures, still encoded, and what may caption them.
+
+    Attributes:
+        name: Of the data set, for the result.
+        root: The dataset folder.
+        split: The split.
+        keys: Sample ids.
+        pictures: Of each the path, or its bytes, still encoded.
+        captions: Every caption of each.
+        positives: What near-identical pictures and pictures of one thread share.
+        groups: What is resampled as a whole.
+        index_sha256: Hash of the dataset's index.json; None for foreign tars.
+    """
+
+    name: str
+    root: Path
+    split: str
+    keys: tuple[str, ...]
+    pictures: tuple[memoryview | Path, ...]
+    captions: tuple[tuple[str, ...], ...]
+    positives: tuple[str, ...]
+    groups: tuple[str, ...]
+    index_sha256: str | None
 
 
 def read_folder(data: Path, split: str | None = None) -> LabelledImages:
@@ -92,7 +157,7 @@ def read_folder(data: Path, split: str | None = None) -> LabelledImages:
         name=_name(data, chosen),
         root=root,
         split=chosen,
-        paths=tuple(path for path, _ in pictures),
+        pictures=tuple(path for path, _ in pictures),
         truth=tuple(label for _, label in pictures),
         ignored=tuple(path for path, _ in files if path.suffix.lower() not in PICTURE_SUFFIXES),
     )
@@ -137,10 +202,14 @@ def read_csv(data: Path, split: str | None = None) -> LabelledImages:
         name=_name(data.with_suffix(""), chosen),
         root=data.parent,
         split=chosen,
-        paths=tuple(data.parent / path for path in table["path"]),
+        pictures=tuple(data.parent / path for path in table["path"]),
         truth=tuple(table["label"]),
         groups=None if groups is None else tuple(groups),
     )
+
+
+def _file_of(picture: Any) -> Path:
+    return picture if isinstance(picture, Path) else Path(picture.path)
 
 
 def _choose_split(data: Path, split: str | None) -> tuple[Path, str | None]:

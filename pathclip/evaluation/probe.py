@@ -12,22 +12,19 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from pathclip.core.config import Config
-from pathclip.core.errors import FaultError, UserError
+from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
-from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
-from pathclip.evaluation.classification import class_baselines
+from pathclip.encoders import BadPicture, DualEncoder
+from pathclip.evaluation.benchmarks import benchmarks
 from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
+from pathclip.evaluation.encoded import Encoded, encode_all
+from pathclip.evaluation.leaks import Leaks, leaks_of
+from pathclip.evaluation.plip_probe import plip_probe
+from pathclip.evaluation.protocol import ProtocolName, as_plip_resized, protocol_record
 from pathclip.evaluation.report import EvaluateReport
 from pathclip.evaluation.run import chosen_model
-from pathclip.heads import (
-    LinearProbe,
-    balanced_accuracy,
-    classification_metrics,
-    confusion_matrix,
-    few_shot_draws,
-    fit_probe,
-    per_class_metrics,
-)
+from pathclip.evaluation.scored import Answers, scored_report
+from pathclip.heads import LinearProbe, balanced_accuracy, few_shot_draws, fit_probe
 
 __all__ = ["ProbeConfig", "probe"]
 
@@ -40,6 +37,11 @@ class ProbeConfig(Config):
     model: str | None = Field(None, description="hub name, folder or checkpoint, as `pathclip.load` takes it")
     train: Path = Field(description="folder per class (of its split `train`), or a CSV of path,label")
     test: Path = Field(description="likewise (of its split `test`)")
+    benchmark: str | None = Field(None, description="read both as this published set, for example kather")
+    protocol: ProtocolName = Field(
+        "corrected", description="or plip-compat: splits, crops, SGD, choice on test"
+    )
+    against: Path | None = Field(None, description="training data of the model, to look test pictures up in")
     out: Path = Field(description="gets result.json, report.html, probe.safetensors and the rest")
     features: Literal["projected", "pooled"] = Field(
         "projected", description="of the shared space, or of the tower before its projection"
@@ -52,6 +54,7 @@ class ProbeConfig(Config):
     )
     draws: int = Field(10, ge=1, description="random draws of each number of shots")
     batch_size: int = Field(64, ge=1)
+    cache: Path | None = Field(None, description="folder to keep features in and to find them again")
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = Field(0, ge=0, description="of folds, draws and bootstrap")
@@ -81,7 +84,7 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
     """
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"out {config.out} is a file; expected a folder for the results")
-    train, test = _read(config.train, "train"), _read(config.test, "test")
+    train, test = _read(config.train, "train", config), _read(config.test, "test", config)
     unknown = sorted(set(test.labels) - set(train.labels))
     if unknown:
         raise UserError(
@@ -89,26 +92,43 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
         )
     for shots in config.shots:
         few_shot_draws(train.truth, shots, 0)
+    leaks = leaks_of(test, config.against)
     model = chosen_model(config, model)
-    seen, seen_labels, _, seen_bad = _features(model, train, config)
-    rows, truth, good, bad = _features(model, test, config)
-    fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
-    report = _report(fitted, test, rows, truth, good, bad, config)
-    common = _also_in_training(train, test)
-    report.counts["also_in_training"] = common
+    seen, seen_labels, learnt = _features(model, train, config)
+    rows, truth, asked = _features(model, test, config)
+    compat: dict[str, Any] = {}
+    if config.protocol == "plip-compat":
+        fitted, compat["plip_probe"] = plip_probe(seen, seen_labels, rows, truth)
+    else:
+        fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
+    report = _report(fitted, test, rows, truth, asked, config, leaks)
+    report.extra.update(compat)
+    report.counts.pop("also_in_training", None)  # here it means the probe's own training pictures
+    if (common := _also_in_training(train, test)) is not None:
+        report.counts["also_in_training"] = common
     report.provenance.update(model.provenance() | _provenance(train, test, config))
     report.extra["probe"] = {
         "c": fitted.c,
         "features": config.features,
         "training_pictures": dict(sorted(Counter(seen_labels).items())),
-        "training_bad": [{"name": item.name, "reason": item.reason} for item in seen_bad],
+        "training_bad": [{"name": item.name, "reason": item.reason} for item in learnt.bad],
     }
     report.extra["few_shot"] = _few_shot(seen, seen_labels, rows, truth, config)
     report.files["probe"] = fitted.save(config.out / "probe.safetensors")
     return report.save(config.out)
 
 
-def _read(data: Path, split: str) -> LabelledImages:
+def _read(data: Path, split: str, config: ProbeConfig) -> LabelledImages:
+    if config.benchmark is not None:
+        found = benchmarks[config.benchmark].read(data, split, config.protocol)
+        if not isinstance(found, LabelledImages):
+            raise UserError(f"benchmark {config.benchmark!r} has no class per picture; a probe needs one")
+    else:
+        found = _read_plain(data, split)
+    return as_plip_resized(found) if config.protocol == "plip-compat" else found
+
+
+def _read_plain(data: Path, split: str) -> LabelledImages:
     if data.is_file():
         import polars as pl
 
@@ -119,22 +139,18 @@ def _read(data: Path, split: str) -> LabelledImages:
 
 def _features(
     model: DualEncoder, data: LabelledImages, config: ProbeConfig
-) -> tuple[NDArray[np.float64], list[str], list[int], tuple[BadPicture, ...]]:
-    """Unit features of the pictures that can be read, their labels and places, and the others."""
-    encoded, failed = encode_pictures(
-        model, list(data.paths), batch_size=config.batch_size, features=config.features, progress=True
+) -> tuple[NDArray[np.float64], list[str], Encoded]:
+    """Unit features of the pictures that can be read, their labels, and what became of all."""
+    seen = encode_all(
+        model,
+        data.pictures,
+        lambda i: data.relative(data.pictures[i]),
+        data.root,
+        batch_size=config.batch_size,
+        features=config.features,
+        cache=config.cache,
     )
-    bad = tuple(BadPicture(b.index, data.relative(data.paths[b.index]), b.reason) for b in failed)
-    left_out = {item.index for item in bad}
-    good = [i for i in range(len(data.paths)) if i not in left_out]
-    if not good:
-        raise FaultError(f"{data.root}: none of {len(data.paths)} pictures could be read: {bad[0].reason}")
-    if bad:
-        log.warning("%s: %d of %d pictures left out", data.root, len(bad), len(data.paths))
-    rows = encoded[good].double().numpy()
-    if not np.isfinite(rows).all():
-        raise FaultError("the model gives features that are not finite; its weights are damaged")
-    return rows, [data.truth[i] for i in good], good, bad
+    return seen.rows.double().numpy(), [data.truth[i] for i in seen.good], seen
 
 
 def _report(
@@ -142,39 +158,33 @@ def _report(
     test: LabelledImages,
     rows: NDArray[np.float64],
     truth: list[str],
-    good: list[int],
-    bad: tuple[BadPicture, ...],
+    asked: Encoded,
     config: ProbeConfig,
+    leaks: Leaks | None,
 ) -> EvaluateReport:
-    labels, probabilities, predicted = list(fitted.classes), fitted.probabilities(rows), fitted.predict(rows)
-    groups = None if test.groups is None else [test.groups[i] for i in good]
-    draws: dict[str, Any] = {"seed": config.seed, "groups": groups, "num_resamples": config.num_resamples}
-    metrics, intervals = classification_metrics(truth, predicted, labels, probabilities, **draws)
-    for name, theirs in (
-        ("acc1", "lp_acc1"),
-        ("acc5", "lp_acc5"),
-        ("mean_per_class_recall", "lp_mean_per_class_recall"),
-    ):
-        metrics[theirs] = metrics[name]  # clip_benchmark's names
-    return EvaluateReport(
-        dataset=test.name,
-        task="linear_probe",
-        metrics=metrics,
-        intervals=intervals,
-        baselines=class_baselines(truth, labels),
-        counts={
-            "total": len(test.paths),
-            "scored": len(good),
-            "bad": len(bad),
-            "ignored": len(test.ignored),
-        },
-        bad=bad,
-        provenance={},
-        classnames=fitted.classes,
-        classes=tuple(per_class_metrics(truth, predicted, labels, **draws)),
-        confusion=confusion_matrix(truth, predicted, labels),
-        predictions=_predictions(fitted, test, good, bad, probabilities),
+    probabilities = fitted.probabilities(rows)
+    answers = Answers(
+        labels=fitted.classes,
+        truth=truth,
+        predicted=fitted.predict(rows),
+        probabilities=probabilities,
+        groups=None if test.groups is None else [test.groups[i] for i in asked.good],
+        strata=None if test.strata is None else [test.strata[i] for i in asked.good],
     )
+    report = scored_report(
+        answers,
+        test,
+        asked.good,
+        asked.bad,
+        config,
+        leaks=leaks,
+        task="linear_probe",
+        provenance={},
+        predictions=_predictions(fitted, test, asked.good, asked.bad, probabilities),
+    )
+    for name in ("acc1", "acc5", "mean_per_class_recall"):
+        report.metrics[f"lp_{name}"] = report.metrics[name]  # clip_benchmark's names
+    return report
 
 
 def _predictions(
@@ -187,12 +197,12 @@ def _predictions(
     """A row per picture, null where it could not be read."""
     import polars as pl
 
-    table = np.full((len(test.paths), len(fitted.classes)), np.nan)
+    table = np.full((len(test.pictures), len(fitted.classes)), np.nan)
     table[good] = probabilities
     reasons = {item.index: item.reason for item in bad}
     best = [None if i in reasons else fitted.classes[table[i].argmax()] for i in range(len(table))]
     columns: dict[str, Any] = {
-        "image": [test.relative(path) for path in test.paths],
+        "image": [test.relative(path) for path in test.pictures],
         "truth": list(test.truth),
         **({} if test.groups is None else {"group": list(test.groups)}),
         "label": pl.Series(best, dtype=pl.String),
@@ -203,17 +213,22 @@ def _predictions(
     return pl.DataFrame(columns).with_columns(pl.selectors.float().cast(pl.Float32).fill_nan(None))
 
 
-def _also_in_training(train: LabelledImages, test: LabelledImages) -> int:
-    """Test pictures whose bytes are also a training picture's."""
-    sizes = {path: path.stat().st_size for path in (*train.paths, *test.paths) if path.is_file()}
-    shared = {sizes[p] for p in train.paths if p in sizes} & {sizes[p] for p in test.paths if p in sizes}
-    known = {sha256_file(path) for path in train.paths if sizes.get(path) in shared}
-    same = [path for path in test.paths if sizes.get(path) in shared and sha256_file(path) in known]
+def _also_in_training(train: LabelledImages, test: LabelledImages) -> int | None:
+    """Test pictures whose bytes are also a training picture's; None where they are no files of their own."""
+    learnt, asked = (
+        [getattr(picture, "picture", picture) for picture in data.pictures] for data in (train, test)
+    )
+    if not all(isinstance(picture, Path) for picture in (*learnt, *asked)):
+        return None
+    sizes = {path: path.stat().st_size for path in (*learnt, *asked) if path.is_file()}
+    shared = {sizes[p] for p in learnt if p in sizes} & {sizes[p] for p in asked if p in sizes}
+    known = {sha256_file(path) for path in learnt if sizes.get(path) in shared}
+    same = [path for path in asked if sizes.get(path) in shared and sha256_file(path) in known]
     if same:
         log.warning(
             "%d of %d test pictures are also training pictures, the first %s: the figures are too good",
             len(same),
-            len(test.paths),
+            len(test.pictures),
             test.relative(same[0]),
         )
     return len(same)
@@ -247,15 +262,20 @@ def _few_shot(
 
 
 def _provenance(train: LabelledImages, test: LabelledImages, config: ProbeConfig) -> dict[str, Any]:
-    sets = {
-        name: {"path": str(data.root), "split": data.split, "sha256": data.fingerprint()}
-        for name, data in (("train", train), ("test", test))
-    }
+    compat = config.protocol == "plip-compat"
+    quirks = (*test.quirks, "probe_alpha_on_test", "probe_macro_called_wf1")
+    sets = {name: data.provenance(config.benchmark) for name, data in (("train", train), ("test", test))}
     return {
         "data": sets,
         "features": config.features,
         "normalized": True,
-        "classifier": "logistic regression, L2, classes weighted evenly",
+        "classifier": "SGD on the log loss, L2, classes weighted evenly"
+        if compat
+        else "logistic regression, L2, classes weighted evenly",
+        "protocol": {
+            **protocol_record(config.protocol, quirks if compat else (), test.how),
+            **({"headline": "macro_f1"} if compat else {}),
+        },
         "seed": config.seed,
         "num_resamples": config.num_resamples,
         "resampled": "pictures" if test.groups is None else f"{len(set(test.groups))} groups",

@@ -7,16 +7,23 @@ from collections.abc import Sequence
 
 from pathclip.core.errors import UserError
 from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.datasets import LabelledImages
 from pathclip.heads import Prompts, load_prompts
 
 __all__ = ["match_classes", "prompts_for"]
 
 
-def prompts_for(config: EvaluateConfig, labels: Sequence[str], default: str | None = None) -> Prompts:
+PLIP_TEMPLATE = "An H&E image patch of {}."
+
+
+def prompts_for(config: EvaluateConfig, data: LabelledImages, default: str | None = None) -> Prompts:
     """The prompts of a benchmark: what was asked for, else its own, else the names of its classes."""
     classes = config.classes if config.classes is not None else default
-    names = {label: [label.replace("_", " ").strip()] for label in labels}
-    return load_prompts(names if classes is None else classes, templates=config.templates)
+    names = {label: [label.replace("_", " ").strip()] for label in data.labels}
+    templates = config.templates
+    if templates is None and classes is None:
+        templates = PLIP_TEMPLATE if config.protocol == "plip-compat" else data.templates or None
+    return load_prompts(names if classes is None else classes, templates=templates)
 
 
 def match_classes(labels: Sequence[str], prompts: Prompts, place: str) -> dict[str, str]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pathclip.core.files import atomic_path, atomic_write
 from pathclip.encoders import BadPicture
 from pathclip.evaluation.figure import confusion_png
+from pathclip.evaluation.reliability_figure import reliability_png
+from pathclip.evaluation.tables import write_tables
 from pathclip.heads.result import write_result
 
 __all__ = ["EvaluateReport", "Mistake"]
@@ -25,14 +27,14 @@ class Mistake:
     """A picture that was answered wrongly, to look at.
 
     Attributes:
-        picture: Its path, or its bytes.
+        picture: Its path, its bytes, or what gives it when called.
         name: Its path inside the data, or its key.
         truth: Its class or caption.
         predicted: The class or caption it was given.
         note: How sure the model was, or how far down the right answer lies.
     """
 
-    picture: Path | bytes
+    picture: Any
     name: str
     truth: str
     predicted: str
@@ -45,7 +47,8 @@ class EvaluateReport:
 
     Attributes:
         dataset: Name of what was scored.
-        task: ``zeroshot_classification``, ``zeroshot_retrieval`` or ``linear_probe``.
+        task: ``zeroshot_classification``, ``zeroshot_multilabel``, ``zeroshot_retrieval``,
+            ``image_retrieval`` or ``linear_probe``.
         metrics: Name to value, as in result.json.
         intervals: 95 % bootstrap interval of each.
         baselines: What the constant class and chance score.
@@ -109,6 +112,10 @@ class EvaluateReport:
             self.files["confusion"] = confusion_png(
                 out / "confusion.png", self.confusion, self.classnames, title=title
             )
+            self.files["reliability"] = reliability_png(
+                out / "reliability.png", self.extra["reliability"], ece=self.metrics["ece"], title=title
+            )
+            self.files.update(write_tables(out, self))
         self.files["report"] = out / "report.html"
         with atomic_write(self.files["report"], "w") as handle:
             handle.write(report_page(self))

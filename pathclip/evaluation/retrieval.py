@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,8 +16,13 @@ from numpy.typing import NDArray
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import sha256_file
-from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
+from pathclip.encoders import DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.datasets import CaptionedImages
+from pathclip.evaluation.encoded import encode_all
+from pathclip.evaluation.leaks import Leaks
+from pathclip.evaluation.pairs_table import read_pairs
+from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport, Mistake
 from pathclip.heads.metrics import mean_interval
 from pathclip.heads.retrieval import NEVER, expected_recall, first_hit_ranks
@@ -24,42 +30,18 @@ from pathclip.shards import Dataset
 
 __all__ = ["CaptionedImages", "evaluate_retrieval", "read_shards"]
 
+log = logging.getLogger("pathclip")
 NUM_MISTAKES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionedImages:
-    """One split of a dataset: pictures, still encoded, and what may caption them.
-
-    Attributes:
-        name: Of the data set, for the result.
-        root: The dataset folder.
-        split: The split.
-        keys: Sample ids.
-        pictures: Bytes of each picture.
-        captions: Every caption of each.
-        positives: What near-identical pictures and pictures of one thread share.
-        groups: What is resampled as a whole.
-        index_sha256: Hash of the dataset's index.json; None for foreign tars.
-    """
-
-    name: str
-    root: Path
-    split: str
-    keys: tuple[str, ...]
-    pictures: tuple[memoryview, ...]
-    captions: tuple[tuple[str, ...], ...]
-    positives: tuple[str, ...]
-    groups: tuple[str, ...]
-    index_sha256: str | None
-
-
 def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
-    """One split of a dataset folder.
+    """One split of a dataset folder, or a table of image and caption.
 
     Raises:
         UserError: If there is no dataset, no such split, or fewer than two captioned pictures.
     """
+    if data.is_file() and data.suffix.lower() in (".csv", ".tsv", ".tab"):
+        return read_pairs(data, split)
     dataset = Dataset.open(data)
     split = split or next((s for s in ("test", "val") if s in dataset.splits), None)
     if split is None:
@@ -90,7 +72,9 @@ def read_shards(data: Path, split: str | None = None) -> CaptionedImages:
     )
 
 
-def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: EvaluateConfig) -> EvaluateReport:
+def evaluate_retrieval(
+    model: DualEncoder, data: CaptionedImages, config: EvaluateConfig, leaks: Leaks | None = None
+) -> EvaluateReport:
     """Recall at k both ways: pictures against every different caption, and captions against pictures.
 
     A caption is right for a picture when the picture, or one of the same ``positive_id``, carries that text.
@@ -98,58 +82,96 @@ def evaluate_retrieval(model: DualEncoder, data: CaptionedImages, config: Evalua
     Raises:
         FaultError: If no picture can be read, or the model gives features that are not finite.
     """
-    features, failed = encode_pictures(
-        model, list(data.pictures), batch_size=config.batch_size, progress=True
+    seen = encode_all(
+        model,
+        data.pictures,
+        lambda i: data.keys[i],
+        data.root,
+        batch_size=config.batch_size,
+        cache=config.cache,
     )
-    bad = tuple(BadPicture(b.index, data.keys[b.index], b.reason) for b in failed)
-    good = sorted(set(range(len(data.keys))) - {item.index for item in bad})
-    if not good:
-        raise FaultError(
-            f"{data.root}: none of {len(data.keys)} pictures could be read; the first is {bad[0].name}"
-        )
-    relation = _Relation.of([data.captions[i] for i in good], [data.positives[i] for i in good])
-    images, texts = features[good], model.encode_text(relation.texts)
-    for what, table in (("pictures", images), ("captions", texts)):
-        if not table.isfinite().all():
-            raise FaultError(
-                f"the model gives features of {what} that are not finite; its weights are damaged"
-            )
+    good = seen.good
+    relation = _Relation.of(data, good, rowwise=config.protocol == "plip-compat")
+    images, texts = seen.rows, model.encode_text(relation.texts, cache=config.cache)
+    if not texts.isfinite().all():
+        raise FaultError("the model gives features of captions that are not finite; its weights are damaged")
     ranks = relation.ranks(images, texts)
-    groups = {"image_to_text": [data.groups[i] for i in good], "text_to_image": None}
-    metrics: dict[str, Any] = {}
-    intervals: dict[str, Any] = {}
-    for way, name in (
-        ("image_to_text", "text_retrieval_recall"),
-        ("text_to_image", "image_retrieval_recall"),
-    ):
-        size = len(texts) if way == "image_to_text" else len(images)
-        metrics[way], intervals[way] = _direction(
-            ranks[way], relation.targets[way], size, groups[way], config
-        )
-        for k in config.ks:  # clip_benchmark's names
-            metrics[f"{name}@{k}"] = metrics[way][f"R@{k}"]
-            intervals[f"{name}@{k}"] = intervals[way][f"R@{k}"]
+    metrics, intervals = _figures(relation, ranks, [data.groups[i] for i in good], config)
+    smaller = min(len(texts), len(images))
+    beyond = [k for k in config.ks if k > smaller]
+    if beyond:
+        log.warning("k = %s: the gallery has %d items, so R@k is 1 by force", beyond, smaller)
+    counts = {"total": len(data.keys), "scored": len(good), "bad": len(seen.bad), "texts": len(texts)}
+    extra: dict[str, Any] = {}
+    if leaks is not None:
+        counts["also_in_training"] = len(leaks.places)
+        clean = [i for i in good if i not in leaks.places]
+        extra["against"] = leaks.to_json() | _without(data, clean, seen.features, relation, texts, config)
     return EvaluateReport(
         dataset=data.name,
         task="zeroshot_retrieval",
         metrics=metrics,
         intervals=intervals,
         baselines={"chance": {way: metrics[way]["random"] for way in ranks}},
-        counts={"total": len(data.keys), "scored": len(good), "bad": len(bad), "texts": len(texts)},
-        bad=bad,
+        counts=counts,
+        bad=seen.bad,
         mistakes=_mistakes(data, good, relation, ranks["image_to_text"], images, texts),
-        provenance={
-            **model.provenance(),
-            "data": {
-                "path": str(data.root),
-                "split": data.split,
-                "index_sha256": data.index_sha256,
-                "benchmark": config.benchmark,
-            },
-            "seed": config.seed,
-            "num_resamples": config.num_resamples,
-        },
+        provenance={**model.provenance(), **_provenance(data, config, beyond)},
+        extra=extra,
     )
+
+
+def _provenance(data: CaptionedImages, config: EvaluateConfig, beyond: list[int]) -> dict[str, Any]:
+    quirks = ("row_to_row",) if config.protocol == "plip-compat" else ()
+    return {
+        "data": {
+            "path": str(data.root),
+            "split": data.split,
+            "index_sha256": data.index_sha256,
+            "benchmark": config.benchmark,
+        },
+        "protocol": {
+            **protocol_record(config.protocol, quirks),
+            "headline": f"image_retrieval_recall@{max(config.ks)}",
+        },
+        "ks_beyond_gallery": beyond,
+        "seed": config.seed,
+        "num_resamples": config.num_resamples,
+    }
+
+
+def _without(
+    data: CaptionedImages,
+    clean: list[int],
+    features: torch.Tensor,
+    relation: _Relation,
+    texts: torch.Tensor,
+    config: EvaluateConfig,
+) -> dict[str, Any]:
+    """The figures of the pictures that were not learnt from, among their own captions only."""
+    if len(clean) < 2 or len(clean) == len(data.keys):
+        return {}
+    place = {text: row for row, text in enumerate(relation.texts)}
+    own = _Relation.of(data, clean, rowwise=config.protocol == "plip-compat")
+    ranks = own.ranks(features[clean], texts[[place[text] for text in own.texts]])
+    metrics, intervals = _figures(own, ranks, [data.groups[i] for i in clean], config)
+    return {"scored_without": len(clean), "metrics": metrics, "intervals": intervals}
+
+
+def _figures(
+    relation: _Relation, ranks: dict[str, NDArray[np.int64]], groups: list[str], config: EvaluateConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    metrics: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    for way, name, own, size in (
+        ("image_to_text", "text_retrieval_recall", groups, len(relation.texts)),
+        ("text_to_image", "image_retrieval_recall", None, len(relation.positives)),
+    ):
+        metrics[way], intervals[way] = _direction(ranks[way], relation.targets[way], size, own, config)
+        for k in config.ks:  # clip_benchmark's names
+            metrics[f"{name}@{k}"] = metrics[way][f"R@{k}"]
+            intervals[f"{name}@{k}"] = intervals[way][f"R@{k}"]
+    return metrics, intervals
 
 
 def _mistakes(
@@ -168,7 +190,7 @@ def _mistakes(
     first = (images[list(chosen.values())] @ texts.T).argmax(dim=1).tolist()
     return tuple(
         Mistake(
-            picture=bytes(data.pictures[good[row]]),
+            picture=data.pictures[good[row]],
             name=data.keys[good[row]],
             truth=caption,
             predicted=relation.texts[best],
@@ -206,7 +228,14 @@ class _Relation:
     positives_of: list[list[str]]  # per text
 
     @classmethod
-    def of(cls, captions: Sequence[Sequence[str]], positives: Sequence[str]) -> _Relation:
+    def of(cls, data: CaptionedImages, rows: Sequence[int], *, rowwise: bool = False) -> _Relation:
+        """Of some rows; ``rowwise``, as PLIP has it, each first caption is right for its own row alone."""
+        captions = [data.captions[i] for i in rows]
+        positives = [data.positives[i] for i in rows]
+        if rowwise:
+            keys = [data.keys[i] for i in rows]
+            own = [[row] for row in range(len(rows))]
+            return cls([texts[0] for texts in captions], own, keys, [[key] for key in keys])
         place: dict[str, int] = {}
         of_positive: dict[str, dict[int, None]] = defaultdict(dict)
         for texts, positive in zip(captions, positives, strict=True):

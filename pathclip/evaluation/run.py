@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder, load
-from pathclip.evaluation.benchmarks import benchmarks
+from pathclip.evaluation.benchmarks import Benchmark, benchmarks
 from pathclip.evaluation.classification import evaluate_classification
 from pathclip.evaluation.config import EvaluateConfig
+from pathclip.evaluation.datasets import CaptionedImages, LabelledImages
+from pathclip.evaluation.leaks import leaks_of
+from pathclip.evaluation.multilabel import evaluate_multilabel
+from pathclip.evaluation.neighbours import evaluate_neighbours
 from pathclip.evaluation.prompts import match_classes, prompts_for
+from pathclip.evaluation.protocol import as_plip_resized
 from pathclip.evaluation.report import EvaluateReport
 from pathclip.evaluation.retrieval import evaluate_retrieval
+from pathclip.evaluation.wds import MultiLabelImages
 
 __all__ = ["chosen_model", "evaluate"]
 
@@ -33,16 +39,33 @@ def evaluate(config: EvaluateConfig, *, model: DualEncoder | None = None) -> Eva
     benchmark = benchmarks[config.benchmark]
     if config.out.exists() and not config.out.is_dir():
         raise UserError(f"out {config.out} is a file; expected a folder for the results")
-    data = benchmark.read(config.data, config.split)
-    if benchmark.task == "zeroshot_retrieval":
+    data = benchmark.read(config.data, config.split, config.protocol)
+    if config.protocol == "plip-compat" and isinstance(data, LabelledImages):
+        data = as_plip_resized(data)
+    report = _scored(config, benchmark, data, model)
+    report.provenance["benchmark_status"] = benchmark.status
+    return report.save(config.out)
+
+
+def _scored(
+    config: EvaluateConfig, benchmark: Benchmark, data: Any, model: DualEncoder | None
+) -> EvaluateReport:
+    """Whatever the data ask: classes, several classes, captions, or other pictures of the class."""
+    captioned = isinstance(data, CaptionedImages)
+    if captioned or benchmark.task == "image_retrieval":
         if config.classes is not None:
-            raise UserError(
-                "classes are given, but retrieval uses the captions of the data; leave --classes out"
-            )
-        return evaluate_retrieval(chosen_model(config, model), data, config).save(config.out)
-    prompts = prompts_for(config, data.labels, benchmark.prompts)
+            raise UserError("classes are given, but retrieval has no use for them; leave --classes out")
+        leaks = leaks_of(data, config.against)
+        score = evaluate_retrieval if captioned else evaluate_neighbours
+        return score(chosen_model(config, model), data, config, leaks)
+    default = benchmark.plip_prompts if config.protocol == "plip-compat" else benchmark.prompts
+    prompts = prompts_for(config, data, default)
     match_classes(data.labels, prompts, data.name)
-    return evaluate_classification(chosen_model(config, model), data, prompts, config).save(config.out)
+    leaks = leaks_of(data, config.against)
+    loaded = chosen_model(config, model)
+    if isinstance(data, MultiLabelImages):
+        return evaluate_multilabel(loaded, data, prompts, config, leaks)
+    return evaluate_classification(loaded, data, prompts, config, benchmark.ordered, leaks)
 
 
 class Asked(Protocol):

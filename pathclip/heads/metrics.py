@@ -6,26 +6,28 @@ prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pathclip.core.errors import UserError
+from pathclip.heads import _statistics as st
 from pathclip.heads._bootstrap import (
     NUM_RESAMPLES,
     Interval,
     bootstrap_interval,
-    draw_weights,
     group_codes,
     mean_interval,
     percentiles,
     resample_cells,
 )
+from pathclip.heads._ranking import area_interval, in_top, macro_auprc, macro_auroc, ratio
 
 __all__ = [
     "accuracy",
+    "auprc",
     "auroc",
     "balanced_accuracy",
     "bootstrap_interval",
@@ -37,6 +39,7 @@ __all__ = [
     "matthews_correlation",
     "mean_interval",
     "per_class_metrics",
+    "quadratic_kappa",
     "weighted_f1",
 ]
 
@@ -70,22 +73,22 @@ def confusion_matrix(y_true: Any, y_pred: Any, labels: Sequence[Any] | None = No
 
 def accuracy(y_true: Any, y_pred: Any) -> float:
     """Share of predictions that are right."""
-    return float(_accuracy(confusion_matrix(y_true, y_pred)))
+    return float(st.accuracy(confusion_matrix(y_true, y_pred)))
 
 
 def balanced_accuracy(y_true: Any, y_pred: Any) -> float:
     """Mean recall over the classes that occur in the truth; chance is 1 / C whatever the class sizes."""
-    return float(_balanced_accuracy(confusion_matrix(y_true, y_pred)))
+    return float(st.balanced_accuracy(confusion_matrix(y_true, y_pred)))
 
 
 def weighted_f1(y_true: Any, y_pred: Any) -> float:
     """F1 per class, averaged by class size; PLIP's zero-shot figure, ruled by the large classes."""
-    return float(_weighted_f1(confusion_matrix(y_true, y_pred)))
+    return float(st.weighted_f1(confusion_matrix(y_true, y_pred)))
 
 
 def macro_f1(y_true: Any, y_pred: Any) -> float:
     """F1 per class, averaged evenly over the classes that occur in truth or prediction."""
-    return float(_macro_f1(confusion_matrix(y_true, y_pred)))
+    return float(st.macro_f1(confusion_matrix(y_true, y_pred)))
 
 
 def matthews_correlation(y_true: Any, y_pred: Any) -> float:
@@ -93,12 +96,12 @@ def matthews_correlation(y_true: Any, y_pred: Any) -> float:
 
     Source: Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
     """
-    return float(_mcc(confusion_matrix(y_true, y_pred)))
+    return float(st.mcc(confusion_matrix(y_true, y_pred)))
 
 
 def cohen_kappa(y_true: Any, y_pred: Any) -> float:
     """Agreement beyond chance, unweighted; NaN where both are the same constant."""
-    return float(_kappa(confusion_matrix(y_true, y_pred)))
+    return float(st.kappa(confusion_matrix(y_true, y_pred)))
 
 
 def auroc(y_true: Any, scores: ArrayLike, labels: Sequence[Any]) -> float:
@@ -113,7 +116,40 @@ def auroc(y_true: Any, scores: ArrayLike, labels: Sequence[Any]) -> float:
         In [0, 1]; NaN where fewer than two classes occur.
     """
     true = _columns(np.asarray(y_true), labels, "y_true")
-    return float(_auroc(true, _scores(scores, true, labels), np.ones((1, len(true))))[0])
+    return float(macro_auroc(true, _scores(scores, true, labels), np.ones((1, len(true))))[0])
+
+
+def auprc(y_true: Any, scores: ArrayLike, labels: Sequence[Any]) -> float:
+    """Average precision, one class against the rest, averaged over the classes that occur.
+
+    Unlike AUROC it sees how rare a class is: chance is the share of the class.
+
+    Args:
+        y_true: (N,) labels, or integer columns.
+        scores: (N, C) probabilities or cosines, larger is likelier. Of two classes the difference is ranked.
+        labels: The C classes.
+
+    Returns:
+        In [0, 1].
+    """
+    true = _columns(np.asarray(y_true), labels, "y_true")
+    return float(macro_auprc(true, _scores(scores, true, labels), np.ones((1, len(true))))[0])
+
+
+def quadratic_kappa(y_true: Any, y_pred: Any, labels: Sequence[Any]) -> float:
+    """Agreement beyond chance where the classes are a scale: a miss counts by its squared distance.
+
+    Args:
+        y_true: (N,) labels.
+        y_pred: (N,) labels.
+        labels: The classes from least to most.
+
+    Returns:
+        In [-1, 1]; NaN where both are the same constant.
+
+    Source: Cohen 1968, doi:10.1037/h0026256.
+    """
+    return float(st.quadratic_kappa(confusion_matrix(y_true, y_pred, labels)))
 
 
 def classification_metrics(
@@ -125,6 +161,7 @@ def classification_metrics(
     *,
     groups: Any = None,
     num_resamples: int = NUM_RESAMPLES,
+    ordered: Sequence[Any] = (),
 ) -> tuple[dict[str, float | None], dict[str, Interval]]:
     """Every metric and its 95 % bootstrap interval.
 
@@ -132,10 +169,12 @@ def classification_metrics(
         y_true: (N,) labels, or integer columns into ``labels``.
         y_pred: (N,) as ``y_true``.
         labels: The C classes, in the order of the columns of ``scores``.
-        scores: (N, C) probabilities or cosines; adds ``auroc`` and, from five classes on, ``acc5``.
+        scores: (N, C) probabilities or cosines; adds ``auroc``, ``auprc`` and, from five classes
+            on, ``acc5``.
         seed: Of the bootstrap.
         groups: (N,) patient, slide or case of each sample; whole groups are then resampled.
         num_resamples: Bootstrap draws.
+        ordered: The classes from least to most, where they are a scale; adds ``quadratic_kappa``.
 
     Returns:
         Metrics and intervals under the same names; ``acc1``, ``acc5`` and ``mean_per_class_recall`` are
@@ -149,15 +188,24 @@ def classification_metrics(
         raise UserError("there is no sample to score: y_true is empty")
     total = confusion_matrix(y_true, y_pred, labels)
     draws = _resample(y_true, y_pred, labels, groups, seed, num_resamples)
-    metrics = {name: _number(statistic(total)) for name, statistic in _STATISTICS.items()}
-    intervals = {name: percentiles(statistic(draws)) for name, statistic in _STATISTICS.items()}
+    metrics = {name: _number(statistic(total)) for name, statistic in st.STATISTICS.items()}
+    intervals = {name: percentiles(statistic(draws)) for name, statistic in st.STATISTICS.items()}
+    if ordered:
+        if sorted(map(str, ordered)) != sorted(map(str, labels)):
+            raise UserError(
+                f"ordered names {list(ordered)}; expected the classes {list(labels)} in their order"
+            )
+        place = [list(labels).index(label) for label in ordered]
+        metrics["quadratic_kappa"] = _number(st.quadratic_kappa(total[place][:, place]))
+        intervals["quadratic_kappa"] = percentiles(st.quadratic_kappa(draws[:, place][:, :, place]))
     metrics |= {"acc5": None}
     if scores is not None:
         table = _scores(scores, true, labels)
-        metrics["auroc"] = _number(_auroc(true, table, np.ones((1, len(true))))[0])
-        intervals["auroc"] = _auroc_interval(true, table, groups, seed, num_resamples)
+        for name, area in (("auroc", macro_auroc), ("auprc", macro_auprc)):
+            metrics[name] = _number(area(true, table, np.ones((1, len(true))))[0])
+            intervals[name] = area_interval(area, true, table, groups, seed, num_resamples)
         if len(labels) >= 5:
-            hits = _in_top(table, true, 5)
+            hits = in_top(table, true, 5)
             metrics["acc5"] = float(hits.mean())
             intervals["acc5"] = mean_interval(hits, groups, seed=seed, num_resamples=num_resamples)
     return metrics, intervals
@@ -183,9 +231,9 @@ def per_class_metrics(
         num_resamples: Bootstrap draws.
     """
     total = confusion_matrix(y_true, y_pred, labels)
-    recalls = _recall(_resample(y_true, y_pred, labels, groups, seed, num_resamples))
+    recalls = st.recall(_resample(y_true, y_pred, labels, groups, seed, num_resamples))
     support, predicted, hits = total.sum(axis=1), total.sum(axis=0), np.diagonal(total)
-    precision, recall, f1 = _ratio(hits, predicted), _recall(total), _f1(total)
+    precision, recall, f1 = ratio(hits, predicted), st.recall(total), st.f1(total)
     return [
         {
             "label": label,
@@ -211,73 +259,14 @@ def constant_class_baseline(y_true: Any, labels: Sequence[Any], label: Any = Non
     true = _columns(np.asarray(y_true), labels, "y_true")
     answer = int(np.bincount(true, minlength=len(labels)).argmax()) if label is None else labels.index(label)
     total = confusion_matrix(true, np.full_like(true, answer), labels)
-    names = ("accuracy", "balanced_accuracy", "weighted_f1", "macro_f1")
-    return {"label": labels[answer], **{name: _number(_STATISTICS[name](total)) for name in names}}
-
-
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
-
-
-def _mean_defined(values: Floats) -> Floats:
-    """Mean over the last axis of what is not NaN; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1))
-
-
-def _hits(cm: NDArray[Any]) -> NDArray[Any]:
-    return np.diagonal(cm, axis1=-2, axis2=-1)
-
-
-def _recall(cm: NDArray[Any]) -> Floats:
-    return _ratio(_hits(cm), cm.sum(axis=-1))
-
-
-def _f1(cm: NDArray[Any]) -> Floats:
-    return _ratio(2 * _hits(cm), cm.sum(axis=-1) + cm.sum(axis=-2))
-
-
-def _accuracy(cm: NDArray[Any]) -> Floats:
-    return _ratio(_hits(cm).sum(axis=-1), cm.sum(axis=(-2, -1)))
-
-
-def _balanced_accuracy(cm: NDArray[Any]) -> Floats:
-    return _mean_defined(_recall(cm))
-
-
-def _weighted_f1(cm: NDArray[Any]) -> Floats:
-    support = cm.sum(axis=-1)
-    return _ratio((np.nan_to_num(_f1(cm)) * support).sum(axis=-1), support.sum(axis=-1))
-
-
-def _macro_f1(cm: NDArray[Any]) -> Floats:
-    return _mean_defined(_f1(cm))
-
-
-def _mcc(cm: NDArray[Any]) -> Floats:
-    true, pred, n = (x.astype(np.float64) for x in (cm.sum(axis=-1), cm.sum(axis=-2), cm.sum(axis=(-2, -1))))
-    covariance = _hits(cm).sum(axis=-1) * n - (true * pred).sum(axis=-1)
-    variances = (n**2 - (true**2).sum(axis=-1)) * (n**2 - (pred**2).sum(axis=-1))
-    return _ratio(covariance, np.sqrt(variances))
-
-
-def _kappa(cm: NDArray[Any]) -> Floats:
-    n = cm.sum(axis=(-2, -1)).astype(np.float64)
-    by_chance = _ratio((cm.sum(axis=-1).astype(np.float64) * cm.sum(axis=-2)).sum(axis=-1), n**2)
-    return _ratio(_accuracy(cm) - by_chance, 1 - by_chance)
-
-
-_STATISTICS: dict[str, Callable[[NDArray[Any]], Floats]] = {
-    "accuracy": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "weighted_f1": _weighted_f1,
-    "macro_f1": _macro_f1,
-    "mcc": _mcc,
-    "kappa": _kappa,
-    "acc1": _accuracy,
-    "mean_per_class_recall": _balanced_accuracy,
-}
+    shares = np.bincount(true, minlength=len(labels)) / max(1, len(true))
+    return {
+        "label": labels[answer],
+        **{name: _number(statistic(total)) for name, statistic in st.STATISTICS.items()},
+        "quadratic_kappa": 0.0,
+        "auroc": 0.5,
+        "auprc": float(shares[shares > 0].mean()),
+    }
 
 
 def _resample(
@@ -294,34 +283,6 @@ def _resample(
     codes = None if groups is None else group_codes(groups)
     draws = resample_cells(true * size + pred, size * size, codes, seed, num_resamples)
     return draws.reshape(num_resamples, size, size)
-
-
-def _auroc_interval(true: Ints, scores: Floats, groups: Any, seed: int, num_resamples: int) -> Interval:
-    codes = np.arange(len(true)) if groups is None else group_codes(groups)
-    draws = [
-        _auroc(true, scores, w[:, codes]) for w in draw_weights(int(codes.max()) + 1, seed, num_resamples)
-    ]
-    return percentiles(np.concatenate(draws))
-
-
-def _auroc(true: Ints, scores: Floats, weights: Floats) -> Floats:
-    """(R,) macro one-against-rest AUROC of samples weighted (R, N)."""
-    if scores.shape[1] == 2:
-        return _binary_auroc(true == 1, scores[:, 1] - scores[:, 0], weights)
-    areas = [_binary_auroc(true == c, scores[:, c], weights) for c in range(scores.shape[1])]
-    return _mean_defined(np.stack(areas, axis=-1))
-
-
-def _binary_auroc(positive: NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
-    """Weighted Mann-Whitney: share of (positive, negative) pairs in the right order, ties counting half."""
-    order = np.argsort(score, kind="stable")
-    ranked = score[order]
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    weights, positive = weights[:, order], positive[order]
-    above = np.add.reduceat(weights * positive, starts, axis=1)
-    equal = np.add.reduceat(weights * ~positive, starts, axis=1)
-    below = equal.cumsum(axis=1) - equal
-    return _ratio((above * (below + equal / 2)).sum(axis=1), above.sum(axis=1) * equal.sum(axis=1))
 
 
 def _columns(values: NDArray[Any], labels: Sequence[Any], name: str) -> Ints:
@@ -352,13 +313,6 @@ def _scores(scores: ArrayLike, true: Ints, labels: Sequence[Any]) -> Floats:
     if len(bad):
         raise UserError(f"scores: {len(bad)} of {len(table)} rows are not finite, the first is row {bad[0]}")
     return table
-
-
-def _in_top(scores: Floats, true: Ints, k: int) -> Floats:
-    """(N,) 1.0 where the true class is among the k best; of equal scores the earlier column ranks first."""
-    own = np.take_along_axis(scores, true[:, None], axis=1)
-    earlier = np.arange(scores.shape[1]) < true[:, None]
-    return (((scores > own) | ((scores == own) & earlier)).sum(axis=1) < k).astype(np.float64)
 
 
 def _number(value: Any) -> float | None:

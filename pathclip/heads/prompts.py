@@ -12,6 +12,7 @@ from typing import Any
 
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
+from pathclip.heads.templates import named_templates, shipped_templates
 
 __all__ = ["DEFAULT_TEMPLATES", "PromptSet", "Prompts", "load_prompts", "shipped_prompts"]
 
@@ -96,7 +97,8 @@ def load_prompts(classes: Any, *, templates: Sequence[str] | str | None = None) 
         classes: A list of names; a dict of label to name or names; a JSON, YAML or text file; the
             name of a shipped set; or `Prompts`. Files may be in MI-Zero's, CONCH's, KEEP's, TITAN's or
             clip_benchmark's shape, or hold a plain list or dict.
-        templates: Sentences to use instead of the file's or the default ones; ``"{}"`` uses the bare names.
+        templates: Sentences to use instead of the file's or the default ones; ``"{}"`` uses the bare names,
+            the name of a shipped template set its sentences.
 
     Raises:
         UserError: If there is no such file or set, or its content cannot classify: under two classes, an
@@ -110,7 +112,7 @@ def load_prompts(classes: Any, *, templates: Sequence[str] | str | None = None) 
     else:
         prompts = _parse(classes, name="custom", place="classes")
     if templates is not None:
-        given = tuple([templates] if isinstance(templates, str) else templates)
+        given = named_templates(templates)
         sets = dict.fromkeys(
             tuple(s.classnames.items()) for s in prompts.sets
         )  # sets may differ by templates only
@@ -228,4 +230,7 @@ def _check_templates(templates: tuple[str, ...], where: str) -> None:
         raise UserError(f"{where}: no templates; leave `templates` out to use the default ones")
     for template in templates:
         if not isinstance(template, str) or not any(p in template for p in PLACEHOLDERS):
-            raise UserError(f"{where}: template {template!r} has no place for the class name; put {{}} there")
+            raise UserError(
+                f"{where}: template {template!r} has no place for the class name; put {{}} there "
+                f"(template sets by name: {', '.join(shipped_templates())})"
+            )

@@ -16,6 +16,7 @@ from pathclip.core.files import atomic_path
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 from pathclip.encoders.pictures import describe, split_batch
 from pathclip.heads.prompts import Prompts, load_prompts
+from pathclip.heads.strategies import Strategy, check_strategy, screened_classifier, single_prompts
 
 __all__ = ["ZeroShotResult", "build_classifier", "classify"]
 
@@ -35,6 +36,7 @@ class ZeroShotResult:
         names: Name of each picture: its path, or position and type.
         provenance: Model, prompts, temperature, transform, versions.
         bad: The pictures that could not be read, with the reason.
+        features: (N, D) of the pictures, unit length, NaN where unreadable; not saved.
     """
 
     scores: Tensor
@@ -44,6 +46,7 @@ class ZeroShotResult:
     names: tuple[str, ...]
     provenance: dict[str, Any]
     bad: tuple[BadPicture, ...] = field(default=())
+    features: Tensor | None = field(default=None, repr=False)
 
     def table(self) -> Any:
         """One row per picture, as a polars frame: image, label, probability, reason, scores and so on."""
@@ -134,6 +137,8 @@ def classify(
     templates: Sequence[str] | str | None = None,
     batch_size: int = 64,
     progress: bool = False,
+    cache: str | Path | None = None,
+    strategy: Strategy = "ensemble",
 ) -> ZeroShotResult:
     """Classify pictures by text, without training.
 
@@ -144,6 +149,9 @@ def classify(
         templates: Sentences to use instead of the file's or the default ones.
         batch_size: Pictures per pass.
         progress: Show how far along the work is.
+        cache: Folder to keep features in and to find them again.
+        strategy: ``ensemble`` of all names in all templates; ``single``, the first name in the first
+            template; ``screening``, the combinations that fit these pictures best, by no label (KEEP).
 
     Raises:
         UserError: If the classes cannot be read, or ``images`` holds things that are no pictures.
@@ -152,13 +160,23 @@ def classify(
 
         pathclip.classify(model, "a.jpg", {"tumour": ["adenocarcinoma"], "fat": ["adipose tissue"]}).labels
     """
+    check_strategy(strategy)
     prompts = load_prompts(classes, templates=templates)
+    if strategy == "single":
+        prompts = single_prompts(prompts)
     items = split_batch(images)
-    features, bad = encode_pictures(model, items, batch_size=batch_size, progress=progress)
-    scores = features @ build_classifier(model, prompts)
+    features, bad = encode_pictures(model, items, batch_size=batch_size, progress=progress, cache=cache)
+    failed = {item.index for item in bad}
+    how: dict[str, Any] = {"name": strategy}
+    if strategy == "screening":
+        good = features[[i for i in range(len(items)) if i not in failed]]
+        classifier, screened = screened_classifier(model, prompts, good)
+        how |= screened
+    else:
+        classifier = build_classifier(model, prompts)
+    scores = features @ classifier
     scale = model.logit_scale.detach().exp().float().cpu()
     probabilities = (scale * scores).softmax(dim=1)
-    failed = {item.index for item in bad}
     best = probabilities.argmax(dim=1).tolist() if items else []
     labels = tuple(None if i in failed else prompts.labels[b] for i, b in enumerate(best))
     names = tuple(describe(item, index) for index, item in enumerate(items))
@@ -174,6 +192,9 @@ def classify(
     provenance = {
         **model.provenance(),
         "prompts": {**prompts.to_dict(), "sha256": prompts.sha256},
+        "strategy": how,
         "temperature": 1.0 / scale.item(),
     }
-    return ZeroShotResult(scores, probabilities, labels, prompts.labels, names, provenance, tuple(bad))
+    return ZeroShotResult(
+        scores, probabilities, labels, prompts.labels, names, provenance, tuple(bad), features
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pathclip.core import engine
-from pathclip.core.errors import UserError
+from pathclip.core.errors import FaultError, UserError
 from pathclip.core.progress import track
 from pathclip.pairs import Drop, decode, near_pairs, phash, read_header, small_picture
 from pathclip.shards import Dataset, ShardReader
@@ -53,12 +53,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class LookTask:
-    """Some pictures to look at: the files of a folder, or one tar."""
+    """Some pictures to look at: the files of a folder, one tar, or pictures by name."""
 
     root: Path
     files: tuple[str, ...]
     split: str | None
     turns: bool
+    named: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class LeakReport:
 
 def leakcheck(
     data: str | Path,
-    against: str | Path,
+    against: str | Path | Sequence[tuple[str, Any]],
     *,
     split: str | None = None,
     radius: int = RADIUS,
@@ -104,7 +105,8 @@ def leakcheck(
 
     Args:
         data: A dataset folder, shards, or a folder of pictures.
-        against: The benchmark, likewise.
+        against: The benchmark, likewise; or (name, picture) each, where a picture is a path, or a callable
+            that gives the file's bytes, an array uint8 (H, W, 3) or a PIL picture.
         split: Only this split of ``data``; all by default.
         radius: Hamming distance of phash_v2 up to which pictures count as near; -1 compares exactly only.
         turns: Also compare the seven turns and flips of each benchmark picture.
@@ -116,7 +118,8 @@ def leakcheck(
     if not -1 <= radius <= 16:
         raise UserError(f"radius is {radius}; expected -1 to 16 bits of 64")
     ours = _look(Path(data), split, turns=False, workers=workers)
-    theirs = _look(Path(against), None, turns=turns, workers=workers)
+    benchmark = Path(against) if isinstance(against, str | Path) else tuple(against)
+    theirs = _look(benchmark, None, turns=turns, workers=workers)
     bad = [f"{seen.name}: {seen.problem}" for seen in (*ours, *theirs) if seen.problem]
     found: dict[int, dict[int, tuple[int, Match]]] = defaultdict(dict)
     for i, j, distance, match in _matches(ours, theirs, radius):
@@ -173,14 +176,17 @@ def _by(items: Iterable[tuple[str | None, int]]) -> dict[str, list[int]]:
     return found
 
 
-def _look(path: Path, split: str | None, *, turns: bool, workers: int | None) -> list[Seen]:
-    tasks = list(_tasks(path, split, turns))
+def _look(
+    path: Path | tuple[tuple[str, Any], ...], split: str | None, *, turns: bool, workers: int | None
+) -> list[Seen]:
+    name = path.name if isinstance(path, Path) else "the benchmark"
+    tasks = list(_tasks(path, split, turns) if isinstance(path, Path) else _named(path, turns))
     workers = min(workers or os.cpu_count() or 1, max(1, len(tasks)))
     chosen: engine.EngineName = "serial" if workers == 1 else "processes"
     results = engine.map(_look_at, tasks, engine=chosen, workers=workers)
-    found = [seen for _, many in track(results, f"parts of {path.name}", len(tasks)) for seen in many]
+    found = [seen for _, many in track(results, f"parts of {name}", len(tasks)) for seen in many]
     if not found:
-        raise UserError(f"{path} holds no pictures; expected a dataset, shards or a folder of pictures")
+        raise UserError(f"{name} holds no pictures; expected a dataset, shards or a folder of pictures")
     return sorted(found, key=lambda seen: (seen.name, seen.split or ""))
 
 
@@ -198,11 +204,18 @@ def _tasks(path: Path, split: str | None, turns: bool) -> Iterator[LookTask]:
         yield LookTask(path, tuple(files[start : start + FILES_PER_TASK]), None, turns)
 
 
+def _named(pictures: tuple[tuple[str, Any], ...], turns: bool) -> Iterator[LookTask]:
+    for start in range(0, len(pictures), FILES_PER_TASK):
+        yield LookTask(Path(), (), None, turns, pictures[start : start + FILES_PER_TASK])
+
+
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _look_at(task: LookTask) -> list[Seen]:
+    if task.named:
+        return [_picture(name, picture, task) for name, picture in task.named]
     if task.files[0].endswith(".tar"):
         reader = ShardReader(task.root / task.files[0])
         return [_sample(reader, i, task) for i in range(len(reader))]
@@ -223,12 +236,29 @@ def _file(task: LookTask, name: str) -> Seen:
         return Seen(name, task.split, problem=error.strerror or str(error))
 
 
+def _picture(name: str, picture: Any, task: LookTask) -> Seen:
+    if isinstance(picture, Path):
+        return replace(_file(replace(task, root=picture.parent), picture.name), name=name)
+    try:
+        held = picture()
+    except (FaultError, OSError) as error:
+        return Seen(name, None, problem=str(error))
+    if isinstance(held, bytes):
+        return _seen(name, None, held, task.turns)
+    image = held if isinstance(held, Image.Image) else Image.fromarray(held)
+    return _decoded(Seen(name, None), image.convert("RGB"), task.turns)
+
+
 def _seen(name: str, split: str | None, data: bytes, turns: bool) -> Seen:
     seen = Seen(name, split, hashlib.sha256(data).hexdigest())
     header = read_header(data, max_pixels=MAX_PIXELS)
     image = header if isinstance(header, Drop) else decode(data)
     if isinstance(image, Drop):
         return replace(seen, problem=image.detail or image.code)
+    return _decoded(seen, image, turns)
+
+
+def _decoded(seen: Seen, image: Image.Image, turns: bool) -> Seen:
     small = small_picture(image)
     views = (small, *(small.transpose(turn) for turn in TURNS)) if turns else (small,)
     pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()

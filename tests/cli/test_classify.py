@@ -113,3 +113,18 @@ def test_a_users_mistake_ends_with_2_and_one_line(
     assert line.startswith("error: ")
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(line)
+
+
+def test_features_are_kept_between_commands_and_a_strategy_can_be_named(
+    model: Path, tiles: Path, tmp_path: Path
+) -> None:
+    given = (tiles, "--model", model, "--classes", "tissue", "--json", "--cache", tmp_path / "cache")
+    first, again = (json.loads(classify(*given).stdout) for _ in range(2))
+    assert first == again
+    assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 1
+    screened = json.loads(classify(*given, "--strategy", "screening").stdout)
+    assert screened["images"] != first["images"]
+    assert len(list((tmp_path / "cache").glob("*/*.safetensors"))) == 1
+    wrong = classify(*given, "--strategy", "best")
+    assert wrong.exit_code == 2
+    assert "strategy 'best' is unknown" in wrong.output

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from pathclip.cli.__main__ import app
 from pathclip.encoders import KNOWN_MODELS, shipped_configs
-from pathclip.heads import shipped_prompts
+from pathclip.evaluation import benchmarks
+from pathclip.heads import shipped_prompts, shipped_templates
 
 
 def test_every_config_published_model_and_prompt_set_is_listed_in_full() -> None:
@@ -16,6 +17,16 @@ def test_every_config_published_model_and_prompt_set_is_listed_in_full() -> None
     for name in (*shipped_configs(), *(known.name for known in KNOWN_MODELS), *shipped_prompts()):
         assert name in result.stdout
     assert f"{len(open_clip.list_models())} open_clip architectures" in result.stdout
+
+
+def test_every_benchmark_is_listed_with_what_was_seen_of_it() -> None:
+    data = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)
+    assert {row["name"]: row["status"] for row in data["benchmarks"]} == {
+        name: benchmarks[name].status for name in benchmarks
+    }
+    assert data["template_sets"] == list(shipped_templates())
+    shown = CliRunner().invoke(app, ["models", "kather"]).stdout
+    assert "layout-only  NCT-CRC-HE-100K/ and CRC-VAL-HE-7K/" in shown
 
 
 def test_a_pattern_narrows_the_names() -> None:

@@ -138,3 +138,20 @@ def test_a_picture_is_named_by_its_path_or_place(tmp_path: Path) -> None:
         assert describe(image, 0) == str(tmp_path / "a.png")
     assert describe(np.zeros(3), 4) == "item 4 (ndarray)"
     assert describe(io.BytesIO(), 1) == "item 1 (BytesIO)"
+
+
+def test_a_callable_is_opened_when_its_turn_comes_and_its_fault_is_the_pictures() -> None:
+    opened = []
+
+    def picture() -> np.ndarray:
+        opened.append(1)
+        return np.full((4, 5, 3), 7, np.uint8)
+
+    assert as_rgb(picture).size == (5, 4)
+    assert opened == [1]
+
+    def broken() -> bytes:
+        raise FaultError("the tar is cut")
+
+    with pytest.raises(FaultError, match="the tar is cut"):
+        as_rgb(broken)

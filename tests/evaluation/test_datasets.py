@@ -7,6 +7,7 @@ from colour_model import paint
 
 from pathclip.core.errors import UserError
 from pathclip.evaluation import benchmarks, read_csv, read_folder, read_shards
+from pathclip.heads import shipped_prompts
 
 
 @pytest.fixture
@@ -26,12 +27,12 @@ def test_a_folder_of_splits_gives_the_asked_one_and_test_by_default(
     assert (data.split, data.name, data.root) == (found, f"tiles/{found}", tiles / found)
     assert data.labels == ("green_tissue", "red_tissue")
     assert data.truth == ("green_tissue",) * 2 + ("red_tissue",) * 2
-    assert [data.relative(path) for path in data.paths[:2]] == ["green_tissue/0.jpg", "green_tissue/1.jpg"]
+    assert [data.relative(path) for path in data.pictures[:2]] == ["green_tissue/0.jpg", "green_tissue/1.jpg"]
 
 
 def test_the_folder_of_one_split_can_be_given_itself(tiles: Path) -> None:
-    assert read_folder(tiles / "test").paths == read_folder(tiles, "test").paths
-    assert read_folder(tiles / "test", "test").paths == read_folder(tiles, "test").paths
+    assert read_folder(tiles / "test").pictures == read_folder(tiles, "test").pictures
+    assert read_folder(tiles / "test", "test").pictures == read_folder(tiles, "test").pictures
 
 
 def test_classes_named_like_anything_but_splits_are_classes(tiles: Path) -> None:
@@ -103,14 +104,14 @@ def test_a_table_gives_paths_labels_and_groups_of_the_split(tmp_path: Path) -> N
     )
     data = read_csv(path)
     assert (data.split, data.name) == ("test", f"{'labels'}/test")
-    assert data.paths == (tmp_path / "b.jpg", tmp_path / "c.jpg")
+    assert data.pictures == (tmp_path / "b.jpg", tmp_path / "c.jpg")
     assert data.truth == ("red", "007")  # labels are texts, whatever they look like
     assert data.groups == ("p2", "p3")
 
 
 def test_a_table_without_split_and_group_is_taken_whole(tmp_path: Path) -> None:
     data = read_csv(table(tmp_path, "label,path\nred,a.jpg\ngreen,b.jpg\n"))
-    assert (data.split, data.groups, len(data.paths)) == (None, None, 2)
+    assert (data.split, data.groups, len(data.pictures)) == (None, None, 2)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +146,20 @@ def test_every_benchmark_names_its_task_and_refuses_what_is_not_there(tmp_path: 
     assert {"folder", "csv", "retrieval"} <= set(benchmarks)
     for name in benchmarks:
         benchmark = benchmarks[name]
-        assert benchmark.task in ("zeroshot_classification", "zeroshot_retrieval")
+        assert benchmark.task in (
+            "zeroshot_classification",
+            "zeroshot_retrieval",
+            "image_retrieval",
+            "by data",
+        )
         assert benchmark.summary
-        with pytest.raises(UserError):
-            benchmark.read(tmp_path / "absent", None)
+        assert set(filter(None, (benchmark.prompts, benchmark.plip_prompts))) <= set(shipped_prompts())
+        for place in (tmp_path / "absent", tmp_path):
+            with pytest.raises(
+                UserError, match=r"expect|does not exist|two classes|no split|index"
+            ) as caught:
+                benchmark.read(place, None, "corrected")
+            assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_benchmark_names_the_nearest() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from colour_model import TINY, ColourModel, colour_model, paint
+from colour_model import TINY, ColourModel, paint, schema
 from PIL import Image
 from sklearn import metrics as sk
 
@@ -19,18 +19,6 @@ from pathclip.core.errors import FaultError, UserError
 from pathclip.encoders import create
 from pathclip.evaluation import EvaluateConfig, confusion_png, evaluate
 from pathclip.shards import Sample, write_index, write_shard
-
-REPO = Path(__file__).resolve().parents[2]
-SCHEMAS = REPO / "docs/reference/schemas"
-
-
-def schema(name: str) -> dict:
-    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def model() -> ColourModel:
-    return colour_model()
 
 
 @pytest.fixture
@@ -56,7 +44,12 @@ def test_every_number_of_the_result_follows_from_the_predictions(
         "result.json",
         "predictions.parquet",
         "confusion.png",
+        "reliability.png",
         "report.html",
+        "metrics.csv",
+        "classes.csv",
+        "confusion.csv",
+        "reliability.csv",
     }
     record = json.loads((out / "result.json").read_text(), parse_constant=pytest.fail)
     jsonschema.validate(record, schema("result"))
@@ -112,7 +105,7 @@ def test_chance_and_the_constant_class_stand_beside(model: ColourModel, tiles: P
 def test_the_same_run_gives_the_same_bytes(model: ColourModel, tiles: Path, tmp_path: Path) -> None:
     for out in ("one", "two"):
         evaluate(EvaluateConfig(data=tiles, out=tmp_path / out), model=model)
-    for name in ("result.json", "predictions.parquet", "confusion.png", "report.html"):
+    for name in sorted(path.name for path in (tmp_path / "one").iterdir()):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
@@ -277,7 +270,7 @@ def test_the_page_stands_alone_and_escapes_names(model: ColourModel, tiles: Path
     assert "script" not in page.tags
     assert "red &lt;script&gt;x &amp; y" in text
     assert all(link.startswith("data:image/") for link in page.links)
-    assert len(page.links) == 1 + 3  # the matrix and three mistakes
+    assert len(page.links) == 2 + 3  # matrix, reliability and three mistakes
     assert not re.search(r"https?://", text)
     assert "0.800" in text
     assert "Confusion matrix" in text
@@ -434,8 +427,8 @@ def test_real_tiles_are_read_whole(data_dir: Path, tmp_path: Path) -> None:
 
     folder = read_folder(data_dir / "tiles", "test")
     table = read_csv(data_dir / "tiles/labels.csv", "test")
-    assert len(folder.paths) == len(table.paths) == 480
-    assert dict(zip(folder.paths, folder.truth, strict=True)) == dict(
-        zip(table.paths, table.truth, strict=True)
+    assert len(folder.pictures) == len(table.pictures) == 480
+    assert dict(zip(folder.pictures, folder.truth, strict=True)) == dict(
+        zip(table.pictures, table.truth, strict=True)
     )
     assert len(set(table.groups or ())) > 8

@@ -8,7 +8,7 @@ import jsonschema
 import numpy as np
 import polars as pl
 import pytest
-from colour_model import TINY, ColourModel, colour_model, paint
+from colour_model import TINY, ColourModel, paint, schema
 from sklearn import metrics as sk
 from typer.testing import CliRunner
 
@@ -17,17 +17,6 @@ from pathclip.core.errors import FaultError, UserError
 from pathclip.encoders import create
 from pathclip.evaluation import ProbeConfig, probe
 from pathclip.heads import LinearProbe
-
-SCHEMAS = Path(__file__).resolve().parents[2] / "docs/reference/schemas"
-
-
-def schema(name: str) -> dict:
-    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def model() -> ColourModel:
-    return colour_model()
 
 
 @pytest.fixture
@@ -49,7 +38,8 @@ def test_every_number_follows_from_the_predictions(model: ColourModel, tiles: Pa
     out = tmp_path / "out"
     report = probe(ProbeConfig(train=tiles, test=tiles, out=out, shots=(2, 1), draws=4), model=model)
     names = {"result.json", "predictions.parquet", "confusion.png", "report.html", "probe.safetensors"}
-    assert {path.name for path in out.iterdir()} == names
+    tables = {"metrics.csv", "classes.csv", "confusion.csv", "reliability.csv", "reliability.png"}
+    assert {path.name for path in out.iterdir()} == names | tables
     result, table = (
         json.loads((out / "result.json").read_text()),
         pl.read_parquet(out / "predictions.parquet"),
@@ -71,7 +61,10 @@ def test_every_number_follows_from_the_predictions(model: ColourModel, tiles: Pa
     features = model.encode_images([tiles / "test" / name for name in table["image"]])
     assert fitted.predict(features) == label
     assert np.allclose(fitted.probabilities(features).max(1), table["probability"], atol=1e-6)
-    assert "With few training pictures per class" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "With few training pictures per class" in page
+    assert [(m.name, m.truth, m.predicted) for m in report.mistakes] == [("red/0.png", "red", "green")]
+    assert "Wrong and sure of it" in page
 
 
 def test_pictures_that_cannot_be_read_are_left_out_of_both_sets(
@@ -96,6 +89,8 @@ def test_a_test_picture_that_was_learnt_from_is_counted_and_told(
     with caplog.at_level(logging.WARNING, "pathclip"):
         report = probe(ProbeConfig(train=tiles, test=tiles, out=tmp_path / "out"), model=model)
     assert report.counts["also_in_training"] == 1
+    compat = ProbeConfig(train=tiles, test=tiles, out=tmp_path / "two", protocol="plip-compat")
+    assert probe(compat, model=model).counts["also_in_training"] == 1  # looked up before any resizing
     assert "1 of 13 test pictures are also training pictures, the first blue/copy.png" in caplog.text
 
 
@@ -149,6 +144,10 @@ def test_the_command_prints_one_object_and_shows_the_curve(tiles: Path, tmp_path
     assert shown.exit_code == 0, shown.output
     assert "pictures per class" in shown.stdout
     assert "learnt from 24 pictures of 3 classes" in shown.stdout
+    plip = run("--out", tmp_path / "plip", "--set", "protocol=plip-compat")
+    assert plip.exit_code == 0, plip.output
+    assert "over 5 seeds at alpha" in plip.stdout
+    assert "which was chosen on the test pictures" in plip.stdout
     wrong = run("--out", tmp_path / "three", "--shots", "one")
     assert wrong.exit_code == 2
     assert "shots" in wrong.output

@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 from pathclip.core.errors import UserError
 from pathclip.heads import metrics as m
+from pathclip.heads._ranking import in_top, macro_auprc, macro_auroc
 
 # PLIP on Kather, figure 2d of Huang et al. 2023 (rows actual: ADI BACK STR TUM DEB LYM MUC NORM MUS)
 KATHER = np.array(
@@ -136,8 +137,8 @@ def test_weighted_auroc_equals_auroc_of_the_repeated_samples() -> None:
     true, scores = rng.integers(0, 3, 40), np.round(rng.random((40, 3)), 1)
     weights = rng.integers(0, 4, 40)
     repeated = np.repeat(np.arange(40), weights)
-    expected = m._auroc(true[repeated], scores[repeated], np.ones((1, len(repeated))))
-    np.testing.assert_allclose(m._auroc(true, scores, weights[None].astype(float)), expected)
+    expected = macro_auroc(true[repeated], scores[repeated], np.ones((1, len(repeated))))
+    np.testing.assert_allclose(macro_auroc(true, scores, weights[None].astype(float)), expected)
 
 
 def test_acc5_needs_five_classes_and_counts_the_top_five() -> None:
@@ -154,7 +155,7 @@ def test_acc5_needs_five_classes_and_counts_the_top_five() -> None:
 
 
 def test_top_five_of_equal_scores_go_by_column() -> None:
-    assert m._in_top(np.zeros((2, 6)), np.array([4, 5]), 5).tolist() == [1.0, 0.0]
+    assert in_top(np.zeros((2, 6)), np.array([4, 5]), 5).tolist() == [1.0, 0.0]
 
 
 def test_the_bootstrap_of_accuracy_is_the_binomial() -> None:
@@ -257,3 +258,68 @@ def test_names_and_columns_mean_the_same() -> None:
 def test_wrong_input_is_named(call: object, text: str) -> None:
     with pytest.raises(UserError, match=text):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_auprc_agrees_with_scikit_learns_average_precision_with_ties(classes: int) -> None:
+    true, _ = random_labels(300, classes, 1)
+    scores = np.random.default_rng(2).random((300, classes)) + 0.5 * np.eye(classes)[true]
+    scores = np.round(scores / scores.sum(axis=1, keepdims=True), 2)
+    gap = scores[:, 1] - scores[:, 0]
+    ranked = [-gap, gap] if classes == 2 else list(scores.T)
+    expected = [sk.average_precision_score(true == c, ranked[c]) for c in range(classes)]
+    assert m.auprc(true, scores, [f"c{i}" for i in range(classes)]) == pytest.approx(np.mean(expected))
+
+
+def test_weighted_auprc_equals_auprc_of_the_repeated_samples() -> None:
+    rng = np.random.default_rng(5)
+    true, scores = rng.integers(0, 3, 40), np.round(rng.random((40, 3)), 1)
+    weights = rng.integers(0, 4, 40)
+    repeated = np.repeat(np.arange(40), weights)
+    expected = macro_auprc(true[repeated], scores[repeated], np.ones((1, len(repeated))))
+    np.testing.assert_allclose(macro_auprc(true, scores, weights[None].astype(float)), expected)
+
+
+def test_scores_that_tell_nothing_have_the_share_of_the_class_as_auprc() -> None:
+    true = np.array([0] * 90 + [1] * 10)
+    metrics, _ = m.classification_metrics(true, true, "ab", np.full((100, 2), 0.5))
+    constant = m.constant_class_baseline(true, ["a", "b"])
+    assert metrics["auprc"] == constant["auprc"] == pytest.approx((0.9 + 0.1) / 2)
+    assert metrics["auroc"] == constant["auroc"] == 0.5
+
+
+def test_the_constant_class_has_a_figure_beside_every_metric() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 5, 60)
+    scores = rng.random((60, 5))
+    labels = list("abcde")
+    metrics, _ = m.classification_metrics(true, scores.argmax(1), labels, scores, ordered=labels)
+    constant = m.constant_class_baseline(true, labels)
+    assert metrics.keys() - constant.keys() == {"acc5"}  # five of five names are always among five
+    assert constant["mcc"] is None
+    assert constant["kappa"] == constant["quadratic_kappa"] == 0.0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 60), st.integers(2, 6), st.integers(0, 10_000))
+def test_quadratic_kappa_agrees_with_scikit_learn(n: int, classes: int, seed: int) -> None:
+    true, pred = random_labels(n, classes, seed)
+    if len(set(true)) > 1 or len(set(pred)) > 1:
+        expected = sk.cohen_kappa_score(true, pred, weights="quadratic", labels=range(classes))
+        assert m.quadratic_kappa(true, pred, list(range(classes))) == pytest.approx(expected)
+
+
+def test_quadratic_kappa_forgives_neighbours_and_follows_the_scale_not_the_columns() -> None:
+    labels = ["low", "mid", "high"]
+    true = ["low", "mid", "high"] * 10
+    near = ["low", "high", "high"] * 10
+    far = ["high", "mid", "high"] * 10
+    assert m.quadratic_kappa(true, near, labels) > m.quadratic_kappa(true, far, labels)
+    assert m.cohen_kappa(true, near) == pytest.approx(m.cohen_kappa(true, far))
+    columns = sorted(labels)  # high, low, mid
+    metrics, intervals = m.classification_metrics(true, near, columns, ordered=labels)
+    assert metrics["quadratic_kappa"] == pytest.approx(m.quadratic_kappa(true, near, labels))
+    low, high = intervals["quadratic_kappa"]
+    assert low <= metrics["quadratic_kappa"] <= high
+    with pytest.raises(UserError, match="expected the classes"):
+        m.classification_metrics(true, near, columns, ordered=["low", "high"])

@@ -9,7 +9,9 @@ import pytest
 
 from pathclip.core.errors import UserError
 from pathclip.heads import Prompts, PromptSet, load_prompts, shipped_prompts
-from pathclip.heads.prompts import DEFAULT_TEMPLATES, FOLDER
+from pathclip.heads.prompts import DEFAULT_TEMPLATES, FOLDER, fill
+from pathclip.heads.templates import FOLDER as TEMPLATES_FOLDER
+from pathclip.heads.templates import shipped_templates
 from pathclip.synthetic import CLASSES
 
 REPO = Path(__file__).resolve().parents[2]
@@ -146,30 +148,12 @@ def test_the_lung_colon_set_has_the_classes_of_the_tiles(data_dir: Path) -> None
     assert set(load_prompts("lung-colon").labels) == labels
 
 
-def test_plips_kather_prompts_are_word_for_word() -> None:
-    (only,) = load_prompts("plip-kather").sets
-    assert [only.texts(label) for label in only.classnames] == [
-        [f"An H&E image patch of {name}."]
-        for name in (
-            "adipose tissue",
-            "background",
-            "debris",
-            "lymphocytes",
-            "mucus",
-            "smooth muscle",
-            "normal colon mucosa",
-            "cancer-associated stroma",
-            "colorectal adenocarcinoma epithelium",
-        )
-    ]
-
-
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
         ("tisue", "no class file or shipped prompt set 'tisue'; did you mean 'tissue'"),
         ("here/nscl.json", "no class file or shipped prompt set 'here/nscl.json'; did you mean 'nsclc'"),
-        ("zzzzzz", r"'zzzzzz'; shipped sets: brca, crc, lung-colon"),
+        ("zzzzzz", "'zzzzzz'; shipped sets: bach, benign-malignant"),
         (["tumour"], r"1 classes \(tumour\); a classification needs at least two"),
         ([], r"0 classes \(\)"),
         ({}, r"0 classes \(\)"),
@@ -218,3 +202,63 @@ def test_a_class_file_that_cannot_be_read_is_named(
     with pytest.raises(UserError, match=message) as caught:
         load_prompts(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+PLIP = {
+    "kather": {
+        "ADI": "adipose tissue",
+        "BACK": "background",
+        "DEB": "debris",
+        "LYM": "lymphocytes",
+        "MUC": "mucus",
+        "MUS": "smooth muscle",
+        "NORM": "normal colon mucosa",
+        "STR": "cancer-associated stroma",
+        "TUM": "colorectal adenocarcinoma epithelium",
+    },
+    "pannuke": {"benign": "benign", "malignant": "malignant"},
+    "digestpath": {"benign": "benign", "malignant": "malignant"},
+    "wsss4luad": {"tumor": "tumor", "normal": "normal"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [  # of the repository: _dataset_loader.py, text_style_4; for PanNuke caption_no_tissue
+        ("kather", "An H&E image patch of {}."),
+        ("pannuke", "An H&E image of {} tissue."),
+        ("digestpath", "An H&E image patch of {} tissue."),
+        ("wsss4luad", "An H&E image patch of {} tissue."),
+        # of the paper: figure 2b
+        ("kather-paper", "An H&E image of {}"),
+        ("pannuke-paper", "An H&E image of {} tissue"),
+        ("digestpath-paper", "An H&E image of {} tissue"),
+        ("wsss4luad-paper", "An H&E image of {} tissue"),
+    ],
+)
+def test_plips_prompts_are_word_for_word_in_both_wordings(name: str, template: str) -> None:
+    (only,) = load_prompts(f"plip-{name}").sets
+    classes = PLIP[name.removesuffix("-paper")]
+    assert list(only.classnames) == list(classes)
+    for label, text in classes.items():
+        assert only.texts(label) == [template.replace("{}", text)]
+
+
+@pytest.mark.parametrize(("name", "count"), [("conch-style", 22), ("mi-zero-style", 16), ("quilt-style", 4)])
+def test_a_shipped_template_set_fits_its_schema_and_is_our_own_wording(name: str, count: int) -> None:
+    content = json.loads((TEMPLATES_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    schema = json.loads((REPO / "docs/reference/schemas/templates.schema.json").read_text())
+    jsonschema.validate(content, schema)
+    assert content["name"] == name
+    prompts = load_prompts(NAMES, templates=name)
+    assert len(prompts.sets[0].templates) == count
+    assert len(prompts.sets[0].texts("TUM")) == 2 * count
+    theirs = {"an H&E stained image of CLASSNAME.", "a histopathological image showing CLASSNAME."}
+    theirs |= {"a histopathology slide showing {c}", "presence of {c} tissue on image", "CLASSNAME is shown."}
+    assert not {fill(t, "x") for t in theirs} & {fill(t, "x") for t in prompts.sets[0].templates}
+
+
+def test_every_template_set_is_listed_and_a_sentence_without_a_place_names_them() -> None:
+    assert shipped_templates() == ("conch-style", "mi-zero-style", "quilt-style")
+    with pytest.raises(UserError, match=r"template 'conch-stile' has no place.*by name: conch-style, "):
+        load_prompts(NAMES, templates="conch-stile")

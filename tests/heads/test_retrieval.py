@@ -176,3 +176,20 @@ def test_faiss_search_agrees_with_sorting_and_settles_ties_by_position(allowed: 
 def test_wrong_input_is_named(call: object, text: str) -> None:
     with pytest.raises(UserError, match=text):
         call(unit(4))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "at_10", "at_50"),
+    [  # PLIP's text-to-image sets: Huang et al. 2023, figure 3e
+        (2023, 0.005, 0.025),  # Twitter
+        (210, 0.048, 0.238),  # PathPedia
+        (1419, 0.007, 0.035),  # PubMed
+        (558, 0.018, 0.090),  # Books
+    ],
+)
+def test_random_recall_of_plips_sets_is_k_of_n_as_published(
+    candidates: int, at_10: float, at_50: float
+) -> None:
+    ids = list(range(candidates))
+    assert r.random_recall(ids, ids, 10) == pytest.approx(10 / candidates)
+    assert [r.random_recall(ids, ids, k) for k in (10, 50)] == pytest.approx([at_10, at_50], abs=5e-4)

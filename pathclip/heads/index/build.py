@@ -41,7 +41,14 @@ class Embeddings:
     record: dict[str, Any]
 
 
-def embed(model: DualEncoder, source: Source, *, batch_size: int, progress: bool) -> Embeddings:
+def embed(
+    model: DualEncoder,
+    source: Source,
+    *,
+    batch_size: int,
+    progress: bool,
+    cache: str | Path | None = None,
+) -> Embeddings:
     """Encode a source.
 
     Raises:
@@ -49,7 +56,9 @@ def embed(model: DualEncoder, source: Source, *, batch_size: int, progress: bool
     """
     import polars as pl
 
-    features, failed = encode_pictures(model, source.pictures, batch_size=batch_size, progress=progress)
+    features, failed = encode_pictures(
+        model, source.pictures, batch_size=batch_size, progress=progress, cache=cache
+    )
     bad = [{"name": source.rows[item.index]["key"], "reason": item.reason} for item in failed]
     good = sorted(set(range(len(source.rows))) - {item.index for item in failed})
     if not good:
@@ -58,7 +67,7 @@ def embed(model: DualEncoder, source: Source, *, batch_size: int, progress: bool
     if not np.isfinite(images).all():
         raise FaultError("the model gives features that are not finite; its weights are damaged")
     table = pl.DataFrame([{**dict.fromkeys(COLUMNS), **source.rows[i]} for i in good], schema=COLUMNS)
-    texts = _encode_captions(model, table["caption"].to_list())
+    texts = _encode_captions(model, table["caption"].to_list(), cache)
     provenance = model.provenance()
     record = {
         "schema": EMBEDDINGS_SCHEMA,
@@ -75,11 +84,13 @@ def embed(model: DualEncoder, source: Source, *, batch_size: int, progress: bool
     return Embeddings(np.ascontiguousarray(images, dtype=np.float32), texts, table, record)
 
 
-def _encode_captions(model: DualEncoder, captions: list[str | None]) -> NDArray[np.float32] | None:
+def _encode_captions(
+    model: DualEncoder, captions: list[str | None], cache: str | Path | None
+) -> NDArray[np.float32] | None:
     different = list(dict.fromkeys(caption for caption in captions if caption))
     if not different:
         return None
-    features = model.encode_text(different).numpy()
+    features = model.encode_text(different, cache=cache).numpy()
     place = {caption: i for i, caption in enumerate(different)}
     texts = np.zeros((len(captions), features.shape[1]), dtype=np.float32)
     for row, caption in enumerate(captions):

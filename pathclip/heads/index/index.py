@@ -52,6 +52,7 @@ class Index:
         *,
         batch_size: int = 64,
         progress: bool = False,
+        cache: str | Path | None = None,
     ) -> Self:
         """Encode pictures, and their captions where they have any.
 
@@ -63,6 +64,7 @@ class Index:
             out: Folder to write; None keeps the index in memory.
             batch_size: Pictures per pass.
             progress: Show how far along the work is.
+            cache: Folder to keep features in and to find them again.
 
         Raises:
             UserError: If there are no pictures.
@@ -70,7 +72,9 @@ class Index:
         """
         if out is not None:
             check_target(Path(out))  # before the work, not after it
-        index = cls(embed(model, open_source(data), batch_size=batch_size, progress=progress), model=model)
+        source = open_source(data)
+        embedded = embed(model, source, batch_size=batch_size, progress=progress, cache=cache)
+        index = cls(embedded, model=model)
         if index.bad:
             log.warning("%d pictures left out; the first is %s: %s", len(index.bad), *index.bad[0].values())
         return index if out is None else index.save(out)

@@ -37,7 +37,7 @@ def evaluate(
         str,
         typer.Option(
             help="folder, csv (path,label[,split,group]), retrieval (a dataset of shards), neighbours "
-            "(folder or CSV, picture to picture), wds (of clip_benchmark), "
+            "(folder or CSV, picture to picture), wds (of clip_benchmark), mcq (JSON of questions), "
             "or a published set: kather, pannuke, digestpath, wsss4luad, kimia, pcam, lc25000, bach, mhist."
         ),
     ] = "folder",

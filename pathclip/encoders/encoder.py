@@ -216,8 +216,9 @@ class DualEncoder(nn.Module):
         """Features of pictures in any form, without gradient and in evaluation mode.
 
         Args:
-            images: One or a list of paths, PIL pictures, uint8 arrays (H, W, 3), uint8 tensors (3, H, W), or
-                float tensors (3, S, S) that are already normalised; or a batch array or tensor.
+            images: A folder of pictures, a dataset of shards or one of its tars; one or a list of paths, PIL
+                pictures, uint8 arrays (H, W, 3), uint8 tensors (3, H, W), or float tensors (3, S, S) that are
+                already normalised; or a batch array or tensor.
             batch_size: Pictures per pass.
             normalize: Scale each feature to unit length.
             features: ``"projected"`` or ``"pooled"``.

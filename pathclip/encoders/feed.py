@@ -121,7 +121,8 @@ def _encoded(work: _Work, items: list[Any], batch_size: int, progress: bool) -> 
     """The feature, or the reason why there is none, of each."""
     lanes = torch.get_num_threads() if work.model.device.type == "cpu" else 1
     if lanes > 1 and not torch.is_autocast_enabled("cpu"):  # a caller's autocast does not reach other threads
-        blocks = _side_by_side(work, items, max(1, min(LANE_PICTURES, batch_size // lanes)), lanes)
+        most = LANE_PICTURES if work.model.precision == "fp32" else batch_size  # each pass casts the weights
+        blocks = _side_by_side(work, items, max(1, min(most, batch_size // lanes)), lanes)
     else:
         blocks = _decoded_ahead(work, items, batch_size)
     with work.model.evaluating():

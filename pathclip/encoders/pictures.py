@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from pathclip.core.errors import FaultError, UserError
+from pathclip.shards import Dataset
 
 __all__ = ["PICTURE_SUFFIXES", "as_rgb", "describe", "split_batch"]
 
@@ -35,9 +36,14 @@ UNDECODABLE = (
 def split_batch(images: Any) -> list[Any]:
     """One picture or many -> a list of pictures.
 
+    A folder gives its picture files at any depth, sorted; a dataset folder, its ``shards``, a folder of tars
+    or one tar give their pictures in the order of splits, shards and rows.
+
     Raises:
         UserError: If it is nothing that holds pictures.
     """
+    if isinstance(images, str | Path) and (Path(images).suffix == ".tar" or Path(images).is_dir()):
+        return _from_folder(Path(images))
     if isinstance(images, str | Path | bytes | memoryview | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | torch.Tensor):
@@ -52,6 +58,22 @@ def split_batch(images: Any) -> list[Any]:
         raise UserError(
             f"{type(images).__name__} holds no pictures; give paths, PIL, arrays or tensors"
         ) from None
+
+
+def _from_folder(folder: Path) -> list[Any]:
+    homes = (folder, folder.parent) if folder.name == "shards" else (folder,)
+    indexed = any((home / "index.json").is_file() for home in homes)
+    if folder.suffix == ".tar" or indexed or any(folder.glob("*.tar")):
+        dataset = Dataset.open(folder)
+        readers = [reader for split in dataset.splits for reader in dataset.readers(split)]
+        found: list[Any] = [reader.jpg(row) for reader in readers for row in range(len(reader))]
+    else:
+        files = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        found = sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+    if not found:
+        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise UserError(f"{folder} holds no pictures; looked for shards and {suffixes}")
+    return found
 
 
 def describe(item: Any, index: int) -> str:

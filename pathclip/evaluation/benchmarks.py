@@ -11,6 +11,7 @@ from pathclip.core.registry import Registry
 from pathclip.evaluation import published
 from pathclip.evaluation.datasets import read_csv, read_folder
 from pathclip.evaluation.digestpath import read_digestpath
+from pathclip.evaluation.mcq import read_mcq
 from pathclip.evaluation.pannuke import read_pannuke
 from pathclip.evaluation.pcam import read_pcam
 from pathclip.evaluation.protocol import ProtocolName
@@ -36,7 +37,9 @@ class Benchmark:
         ordered: The classes from least to most, where they are a scale; adds quadratic kappa.
     """
 
-    task: Literal["zeroshot_classification", "zeroshot_retrieval", "image_retrieval", "by data"]
+    task: Literal[
+        "zeroshot_classification", "zeroshot_retrieval", "image_retrieval", "multiple_choice", "by data"
+    ]
     read: Reader
     summary: str
     prompts: str | None = None
@@ -72,6 +75,12 @@ for _name, _benchmark in {
     ),
     "wds": Benchmark(
         "by data", _any_protocol(read_wds), "clip_benchmark's folder: test/nshards.txt, test/0.tar"
+    ),
+    "mcq": Benchmark(
+        "multiple_choice",
+        _any_protocol(read_mcq),
+        "a JSON file of questions as PathMMU and PathVQA have them",
+        status="layout-only",
     ),
     "kather": _classes(
         published.read_kather,

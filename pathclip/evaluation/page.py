@@ -83,6 +83,12 @@ def _further(report: EvaluateReport) -> Iterator[str]:
     extra = report.extra
     if extra.get("strata"):
         yield _section("By organ", _strata(extra["strata"]))
+    if extra.get("subsets"):
+        rows = [
+            (r["subset"], r["scored"], show(r["accuracy"]), interval(r["interval"]), show(r["chance"]))
+            for r in extra["subsets"]
+        ]
+        yield _section("Subsets", table(("subset", "questions", "accuracy", "95 % interval", "chance"), rows))
     if extra.get("labels"):
         yield _section("Classes", _labels(extra["labels"]))
     if extra.get("few_shot"):

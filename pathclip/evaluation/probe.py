@@ -100,7 +100,7 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
     if config.protocol == "plip-compat":
         fitted, compat["plip_probe"] = plip_probe(seen, seen_labels, rows, truth)
     else:
-        fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed)
+        fitted = fit_probe(seen, seen_labels, c=config.c, seed=config.seed, device=_fitted_on(model))
     report = _report(fitted, test, rows, truth, asked, config, leaks)
     report.extra.update(compat)
     report.counts.pop("also_in_training", None)  # here it means the probe's own training pictures
@@ -116,6 +116,11 @@ def probe(config: ProbeConfig, *, model: DualEncoder | None = None) -> EvaluateR
     report.extra["few_shot"] = _few_shot(seen, seen_labels, rows, truth, config)
     report.files["probe"] = fitted.save(config.out / "probe.safetensors")
     return report.save(config.out)
+
+
+def _fitted_on(model: DualEncoder) -> str:
+    """The device of the fit: the model's GPU where it has one (NVIDIA; others lack float64), else the CPU."""
+    return str(model.device) if model.device.type == "cuda" else "cpu"
 
 
 def _read(data: Path, split: str, config: ProbeConfig) -> LabelledImages:

@@ -11,6 +11,7 @@ from pathclip.evaluation.classification import evaluate_classification
 from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import CaptionedImages, LabelledImages
 from pathclip.evaluation.leaks import leaks_of
+from pathclip.evaluation.mcq import Questions, evaluate_mcq
 from pathclip.evaluation.multilabel import evaluate_multilabel
 from pathclip.evaluation.neighbours import evaluate_neighbours
 from pathclip.evaluation.prompts import match_classes, prompts_for
@@ -51,6 +52,10 @@ def _scored(
     config: EvaluateConfig, benchmark: Benchmark, data: Any, model: DualEncoder | None
 ) -> EvaluateReport:
     """Whatever the data ask: classes, several classes, captions, or other pictures of the class."""
+    if isinstance(data, Questions):
+        if config.classes is not None or config.against is not None:
+            raise UserError("multiple choice has no use for classes or against; leave them out")
+        return evaluate_mcq(chosen_model(config, model), data, config)
     captioned = isinstance(data, CaptionedImages)
     if captioned or benchmark.task == "image_retrieval":
         if config.classes is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathclip.heads.calibration import Reliability, reliability
+from pathclip.heads.choice import Choices, choose_answers
 from pathclip.heads.draws import draw_prompts
 from pathclip.heads.index import Hit, Index, contact_sheet
 from pathclip.heads.metrics import (
@@ -29,6 +30,7 @@ from pathclip.heads.templates import shipped_templates
 from pathclip.heads.zeroshot import ZeroShotResult, build_classifier, classify
 
 __all__ = [
+    "Choices",
     "Hit",
     "Index",
     "LinearProbe",
@@ -43,6 +45,7 @@ __all__ = [
     "balanced_accuracy",
     "bootstrap_interval",
     "build_classifier",
+    "choose_answers",
     "classification_metrics",
     "classify",
     "confusion_matrix",

@@ -82,7 +82,12 @@ class LinearProbe:
 
 
 def fit_probe(
-    features: ArrayLike, labels: Sequence[str], *, c: float | None = None, seed: int = 0
+    features: ArrayLike,
+    labels: Sequence[str],
+    *,
+    c: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
 ) -> LinearProbe:
     """Fit a logistic regression, classes weighted evenly.
 
@@ -94,6 +99,7 @@ def fit_probe(
         labels: Of each row.
         c: Inverse strength of the L2 penalty.
         seed: Of the folds.
+        device: ``cpu`` fits with scikit-learn; any other device of torch with the same loss there.
 
     Raises:
         UserError: If there are fewer than two classes, or a feature is not finite.
@@ -114,8 +120,8 @@ def fit_probe(
     with threadpool_limits(1 if rows.size < ONE_THREAD else None), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # after so many steps it is close enough
         if c is None:
-            c = _chosen_c(scaled, truth, scale, seed)
-        fitted = _regression(c * scale**2).fit(scaled, truth)
+            c = _chosen_c(scaled, truth, scale, seed, device)
+        fitted = _regression(c * scale**2, device=device).fit(scaled, truth)
     weight = fitted.coef_ / scale
     bias = fitted.intercept_ - weight @ mean
     if len(weight) == 1:  # of two classes scikit-learn keeps the difference
@@ -123,7 +129,9 @@ def fit_probe(
     return LinearProbe(tuple(map(str, fitted.classes_)), weight, bias, float(c))
 
 
-def _chosen_c(scaled: NDArray[np.float64], truth: NDArray[Any], scale: float, seed: int) -> float:
+def _chosen_c(
+    scaled: NDArray[np.float64], truth: NDArray[Any], scale: float, seed: int, device: str
+) -> float:
     from sklearn.model_selection import StratifiedKFold
 
     counts = Counter(truth.tolist())
@@ -132,13 +140,18 @@ def _chosen_c(scaled: NDArray[np.float64], truth: NDArray[Any], scale: float, se
     scores = np.zeros(len(GRID))
     for train, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(scaled, truth):
         for place, c in enumerate(GRID):
-            model = _regression(c * scale**2, ITERATIONS_TO_CHOOSE, 1e-4).fit(scaled[train], truth[train])
+            model = _regression(c * scale**2, ITERATIONS_TO_CHOOSE, 1e-4, device)
+            model.fit(scaled[train], truth[train])
             hits = model.predict(scaled[held_out]) == truth[held_out]
             scores[place] += np.mean([hits[truth[held_out] == label].mean() for label in counts])
     return GRID[int(scores.argmax())]  # the strongest penalty among equals
 
 
-def _regression(c: float, iterations: int = ITERATIONS, tolerance: float = 1e-6) -> Any:
+def _regression(c: float, iterations: int = ITERATIONS, tolerance: float = 1e-6, device: str = "cpu") -> Any:
+    if device != "cpu":
+        from pathclip.heads.torch_regression import TorchRegression
+
+        return TorchRegression(c, iterations, tolerance, device)
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=c, class_weight="balanced", max_iter=iterations, tol=tolerance)

@@ -1,4 +1,4 @@
-"""Exact retrieval: recall at k in chunks, what chance would give, and FAISS search.
+"""Exact retrieval: recall at k in chunks, what chance would give, and search for one query.
 
 Legend: Q queries, G gallery items, D embedding.
 """
@@ -17,9 +17,9 @@ from pathclip.core.errors import UserError
 
 __all__ = [
     "NEVER",
-    "exact_search",
     "expected_recall",
     "first_hit_ranks",
+    "nearest_rows",
     "random_recall",
     "recall_at_k",
     "retrieval_metrics",
@@ -150,28 +150,35 @@ def retrieval_metrics(
     }
 
 
-def exact_search(
-    index: Any, queries: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None
+def nearest_rows(
+    features: NDArray[np.float32],
+    query: NDArray[np.float32],
+    k: int,
+    allowed: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The k nearest items by inner product, in a settled order: score down, then position up.
+    """The k rows nearest by inner product, in a settled order: score down, then row up.
+
+    One product of matrix and vector, which reads each row once; the table may be mapped from disk.
+    The few best are scored again in float64, so that equal rows score alike and go by position.
 
     Args:
-        index: A FAISS index over G items.
-        queries: (Q, D) float32.
-        k: At most the number of items searched.
-        allowed: Positions to search among; all by default.
+        features: (G, D).
+        query: (D,).
+        k: At most the number of rows searched.
+        allowed: Rows to search among; all by default.
 
     Returns:
-        Scores (Q, k) float32 and positions (Q, k) int64.
+        Scores (k,) float32 and rows (k,) int64.
     """
-    import faiss
-
-    # a few more than asked for, so that equal scores at the cut are settled by position and not by luck
-    wide = min(k + 64, index.ntotal if allowed is None else len(allowed))
-    params = None if allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
-    scores, places = index.search(np.ascontiguousarray(queries, dtype=np.float32), wide, params=params)
-    order = np.lexsort((places, -scores), axis=-1)[:, :k]
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)
+    scores = features @ query
+    rows = np.arange(len(features)) if allowed is None else allowed
+    if allowed is not None:
+        scores = scores[allowed]
+    wide = min(k + 64, len(rows))
+    best = rows[np.argpartition(-scores, wide - 1)[:wide]]
+    exact = (features[best].astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    order = np.lexsort((best, -exact))[:k]
+    return exact[order], best[order]
 
 
 def _ranks(

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shard_factory import make_dataset
 
-from pathclip.core.errors import FaultError
-from pathclip.encoders.pictures import as_rgb, describe
+from pathclip.core.errors import FaultError, UserError
+from pathclip.encoders import DualEncoder
+from pathclip.encoders.pictures import as_rgb, describe, split_batch
+from pathclip.shards import Dataset
 
 
 def png(image: Image.Image, **options: object) -> bytes:
@@ -155,3 +158,31 @@ def test_a_callable_is_opened_when_its_turn_comes_and_its_fault_is_the_pictures(
 
     with pytest.raises(FaultError, match="the tar is cut"):
         as_rgb(broken)
+
+
+def test_a_folder_gives_its_pictures_at_any_depth_in_settled_order(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("c.JPG", "b/2.png", "b/1.png", "a.tif", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    found = [path.relative_to(tmp_path).as_posix() for path in split_batch(tmp_path)]
+    assert found == ["a.tif", "b/1.png", "b/2.png", "c.JPG"]
+    assert split_batch(str(tmp_path)) == split_batch(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no pictures; looked for shards and"):
+        split_batch(tmp_path / "empty")
+
+
+def test_a_dataset_its_shards_and_one_tar_give_the_pictures_inside(
+    tmp_path: Path, model: DualEncoder
+) -> None:
+    root = make_dataset(tmp_path / "data", 4, splits=("train", "test"))
+    readers = [reader for split in ("train", "test") for reader in Dataset.open(root).readers(split)]
+    expected = [bytes(reader.jpg(row)) for reader in readers for row in range(len(reader))]
+    assert len(expected) == 8
+    for given in (root, root / "shards"):
+        assert sorted(map(bytes, split_batch(given))) == sorted(expected)
+    tar = sorted((root / "shards").glob("*.tar"))[0]
+    assert len(split_batch(tar)) == 2
+    assert np.allclose(model.encode_images(root), model.encode_images(list(split_batch(root))))
+    with pytest.raises(UserError, match=r"absent\.tar"):
+        split_batch(tmp_path / "absent.tar")

@@ -56,7 +56,8 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_every_published_set_is_layout_only_until_it_was_seen() -> None:
-    assert set(MAKERS) == {name for name in benchmarks if benchmarks[name].status == "layout-only"}
+    waiting = {name for name in benchmarks if benchmarks[name].status == "layout-only"}
+    assert waiting == {*MAKERS, "mcq"}  # no published tree, but a published file, which test_mcq.py imitates
 
 
 @pytest.mark.parametrize("name", MAKERS)

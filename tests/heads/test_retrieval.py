@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -140,20 +142,34 @@ def test_scores_that_differ_in_the_last_bits_are_ranked_exactly(spread: float) -
 
 
 @pytest.mark.parametrize("allowed", [None, np.array([1, 4, 5, 6, 30])])
-def test_faiss_search_agrees_with_sorting_and_settles_ties_by_position(allowed: np.ndarray | None) -> None:
-    import faiss
-
+def test_search_agrees_with_sorting_and_settles_ties_by_position(allowed: np.ndarray | None) -> None:
     gallery = unit(40, seed=7).numpy()
     gallery[30] = gallery[5] = gallery[4]
-    index = faiss.IndexFlatIP(8)
-    index.add(gallery)
-    query = gallery[4:5]
-    scores, places = r.exact_search(index, query, 4, allowed)
+    query = gallery[4]
+    scores, places = r.nearest_rows(gallery, query, 4, allowed)
     pool = np.arange(40) if allowed is None else allowed
-    expected = sorted(pool, key=lambda j: (-np.float32(query[0] @ gallery[j]).round(5), j))[:4]
-    assert places[0].tolist() == expected
-    assert places[0, :3].tolist() == [4, 5, 30]
-    assert scores[0, 0] == pytest.approx(1.0)
+    expected = sorted(pool, key=lambda j: (-np.float32(query @ gallery[j]).round(5), j))[:4]
+    assert places.tolist() == expected
+    assert places[:3].tolist() == [4, 5, 30]
+    assert scores[0] == scores[2] == pytest.approx(1.0)
+    assert r.nearest_rows(gallery, query, 99, allowed)[1].tolist() == sorted(
+        pool,
+        key=lambda j: (-(gallery[j].astype(np.float64) @ query.astype(np.float64)).astype(np.float32), j),
+    )
+
+
+def test_search_agrees_with_faiss_on_a_table_mapped_from_disk(tmp_path: Path) -> None:
+    import faiss
+
+    np.save(tmp_path / "a.npy", unit(500, seed=3).numpy())
+    gallery = np.load(tmp_path / "a.npy", mmap_mode="r")
+    index = faiss.IndexFlatIP(8)
+    index.add(np.ascontiguousarray(gallery))
+    query = unit(1, seed=4).numpy()[0]
+    scores, rows = r.nearest_rows(gallery, query, 20)
+    theirs, places = index.search(query[None], 20)
+    assert rows.tolist() == places[0].tolist()
+    np.testing.assert_allclose(scores, theirs[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(

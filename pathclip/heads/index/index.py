@@ -19,7 +19,7 @@ from pathclip.heads.index.build import Embeddings, embed
 from pathclip.heads.index.folder import check_target, read_folder, write_folder
 from pathclip.heads.index.hits import Hit
 from pathclip.heads.index.sources import open_source, read_picture
-from pathclip.heads.retrieval import exact_search
+from pathclip.heads.retrieval import nearest_rows
 
 __all__ = ["Index"]
 
@@ -40,7 +40,6 @@ class Index:
     ) -> None:
         self._embeddings = embeddings
         self._model = model
-        self._faiss: Any = None
         self.folder = folder
 
     @classmethod
@@ -127,10 +126,8 @@ class Index:
             log.warning("k is %d, but there are %d pictures%s; these are returned", k, available, condition)
         if not available:
             return []
-        scores, places = exact_search(self._searcher, features[None], min(k, available), allowed)
-        return [
-            self._hit(r, s, p) for r, (s, p) in enumerate(zip(scores[0], places[0], strict=True), start=1)
-        ]
+        scores, rows = nearest_rows(self.image_features, features, min(k, available), allowed)
+        return [self._hit(r, s, p) for r, (s, p) in enumerate(zip(scores, rows, strict=True), start=1)]
 
     def picture(self, hit: Hit) -> Image.Image:
         """The picture of a hit, RGB.
@@ -189,15 +186,12 @@ class Index:
 
     @property
     def _searcher(self) -> Any:
-        if self._faiss is None:
-            import faiss
+        """What clip-retrieval and other programs search by; our own search reads the features."""
+        import faiss
 
-            path = self.folder / "image.index" if self.folder else None
-            self._faiss = faiss.read_index(str(path)) if path and path.is_file() else None
-            if self._faiss is None or self._faiss.ntotal != len(self):
-                self._faiss = faiss.IndexFlatIP(self.record["dim"])
-                self._faiss.add(self.image_features)
-        return self._faiss
+        index = faiss.IndexFlatIP(self.record["dim"])
+        index.add(np.ascontiguousarray(self.image_features))
+        return index
 
     @property
     def _root(self) -> Path | None:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -23,6 +24,7 @@ from pathclip.core.files import atomic_write, claim, read_json, strict_json, wri
 
 __all__ = ["RECORD_SCHEMA", "STATUS_SCHEMA", "OutputFolder", "SlideRecord"]
 
+STALE_S = 60.0
 log = logging.getLogger("pathclip")
 RECORD_SCHEMA = "pathclip.slide-record/1"
 STATUS_SCHEMA = "pathclip.slide-status/1"
@@ -151,6 +153,8 @@ class OutputFolder:
                 with claim(self.claim_path(owner)) as owned:
                     if owned:
                         part.unlink(missing_ok=True)
+            elif time.time() - _written(part) > STALE_S:  # of a table, which takes no second to write
+                part.unlink(missing_ok=True)
 
     def names(self, paths: Sequence[Path]) -> list[str]:
         """A name for every slide, decided before work starts.
@@ -251,3 +255,11 @@ def _results(records: Iterable[SlideRecord], header: Sequence[str]) -> str:
         values = [record.slide, record.patient, record.label, record.mpp, record.mpp_source, record.tiles]
         writer.writerow([*values, *(scores.get(column) for column in header)])
     return buffer.getvalue()
+
+
+def _written(path: Path) -> float:
+    """When a file was last written; now, if somebody removed it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()

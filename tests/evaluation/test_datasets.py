@@ -150,6 +150,7 @@ def test_every_benchmark_names_its_task_and_refuses_what_is_not_there(tmp_path: 
             "zeroshot_classification",
             "zeroshot_retrieval",
             "image_retrieval",
+            "multiple_choice",
             "by data",
         )
         assert benchmark.summary

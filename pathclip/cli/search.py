@@ -25,6 +25,9 @@ def search(
         str | None,
         typer.Option(metavar="EXPR", help="SQL condition on the metadata, e.g. \"split = 'test'\"."),
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every picture, of more than a million too.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a contact sheet: one page, pictures inside.")
     ] = None,
@@ -43,7 +46,7 @@ def search(
     if (query is None) == (image is None):
         raise UserError("expected one query: words, or --image FILE")
     opened = Index.open(index, model=model)
-    hits = opened.search(query, k, image=False if image is None else image, where=where)
+    hits = opened.search(query, k, image=False if image is None else image, where=where, exact=exact or None)
     title = query if image is None else image.name
     note = "" if len(hits) == k else f"{k} asked for, {len(hits)} there"
     if html is not None:

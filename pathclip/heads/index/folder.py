@@ -15,7 +15,7 @@ from pathclip.heads.index.build import EMBEDDINGS_SCHEMA, METADATA_SCHEMA, Embed
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["check_target", "read_folder", "write_folder"]
+__all__ = ["SEARCHER", "check_target", "read_folder", "write_folder"]
 
 RECORD = "index.json"
 IMAGES = "img_emb/img_emb_0.npy"

@@ -15,8 +15,9 @@ from PIL import Image
 from pathclip.core.errors import UserError
 from pathclip.core.files import strict_json
 from pathclip.encoders import DualEncoder, encode_pictures, load
+from pathclip.heads.index.approximate import APPROXIMATE_ABOVE, candidates, read_searcher, train_ivfpq
 from pathclip.heads.index.build import Embeddings, embed
-from pathclip.heads.index.folder import check_target, read_folder, write_folder
+from pathclip.heads.index.folder import SEARCHER, check_target, read_folder, write_folder
 from pathclip.heads.index.hits import Hit
 from pathclip.heads.index.sources import open_source, read_picture
 from pathclip.heads.retrieval import nearest_rows
@@ -27,7 +28,10 @@ log = logging.getLogger("pathclip")
 
 
 class Index:
-    """Pictures that can be found by text or by picture; exact search, cosine similarity.
+    """Pictures that can be found by text or by picture, by cosine similarity.
+
+    Search is exact. Of a folder with more than a million pictures it takes candidates from an inverted file
+    (IVF-PQ) and scores these exactly, unless exact search is asked for.
 
     Args:
         embeddings: Features, rows and record.
@@ -40,6 +44,7 @@ class Index:
     ) -> None:
         self._embeddings = embeddings
         self._model = model
+        self._candidates_from: Any = None
         self.folder = folder
 
     @classmethod
@@ -98,12 +103,18 @@ class Index:
 
     def save(self, folder: str | Path) -> Self:
         """Write the folder: features, metadata, FAISS index and, last, index.json."""
-        write_folder(Path(folder), self._embeddings, self._searcher)
-        self.folder = Path(folder)
+        write_folder(Path(folder), self._embeddings, self._searcher())
+        self.folder, self._candidates_from = Path(folder), None
         return self
 
     def search(
-        self, query: Any = None, k: int = 10, *, image: Any = False, where: str | None = None
+        self,
+        query: Any = None,
+        k: int = 10,
+        *,
+        image: Any = False,
+        where: str | None = None,
+        exact: bool | None = None,
     ) -> list[Hit]:
         """The k most similar pictures, the best first; equals go by row.
 
@@ -112,6 +123,7 @@ class Index:
             k: Where fewer pictures are there, all are returned and a warning line says so.
             image: A picture to search by (path, PIL, array or tensor) instead of ``query``.
             where: SQL condition over the metadata columns, for example ``"split = 'test' AND width > 500"``.
+            exact: Compare with every picture; by default where there are at most a million, or a condition.
 
         Raises:
             UserError: If there is no query, the picture cannot be read, k < 1, or the condition is wrong.
@@ -126,7 +138,14 @@ class Index:
             log.warning("k is %d, but there are %d pictures%s; these are returned", k, available, condition)
         if not available:
             return []
-        scores, rows = nearest_rows(self.image_features, features, min(k, available), allowed)
+        if exact is None:
+            exact = allowed is not None or not self._is_large
+        if exact:
+            scores, rows = nearest_rows(self.image_features, features, min(k, available), allowed)
+        else:
+            likely = self._likely_rows(features, min(k, available))
+            scores, places = nearest_rows(self.image_features[likely], features, min(k, len(likely)))
+            rows = likely[places]
         return [self._hit(r, s, p) for r, (s, p) in enumerate(zip(scores, rows, strict=True), start=1)]
 
     def picture(self, hit: Hit) -> Image.Image:
@@ -185,10 +204,22 @@ class Index:
         return self._model
 
     @property
+    def _is_large(self) -> bool:
+        return self.folder is not None and len(self) > APPROXIMATE_ABOVE
+
+    def _likely_rows(self, features: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        if self.folder is None:
+            raise UserError("an index in memory is searched exactly; save it for an approximate search")
+        if self._candidates_from is None:
+            self._candidates_from = read_searcher(self.folder / SEARCHER, len(self))
+        return candidates(self._candidates_from, features, k)
+
     def _searcher(self) -> Any:
-        """What clip-retrieval and other programs search by; our own search reads the features."""
+        """What large folders are searched by, and clip-retrieval and other programs search all by."""
         import faiss
 
+        if len(self) > APPROXIMATE_ABOVE:
+            return train_ivfpq(self.image_features)
         index = faiss.IndexFlatIP(self.record["dim"])
         index.add(np.ascontiguousarray(self.image_features))
         return index
@@ -223,7 +254,8 @@ class Index:
             if not query.strip():
                 raise UserError("the query is empty; expected a text such as 'signet ring cells'")
             return self.model.encode_text([query])[0].numpy()
-        features = np.asarray(torch.as_tensor(query).detach().cpu(), dtype=np.float32)
+        plain = query.detach().cpu() if isinstance(query, torch.Tensor) else query
+        features = np.asarray(plain, dtype=np.float32)
         if features.shape != (self.record["dim"],) or not np.isfinite(features).all():
             expected = (self.record["dim"],)
             raise UserError(f"query features have shape {features.shape}; expected {expected}, all finite")

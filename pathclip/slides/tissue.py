@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ __all__ = ["TISSUE_MPP", "Tissue", "find_tissue", "tissue_mask"]
 TISSUE_MPP = 8.0
 """Scale (µm/px) at which tissue is looked for: cells vanish, fragments of a tenth of a millimetre do not."""
 
+MAX_PIXELS = 16_000_000
+"""Slides of more than 10 cm² (32 x 32 mm) are looked at on a coarser scale: 18 bytes a pixel are needed."""
+
 # Chroma is max(R, G, B) - min(R, G, B) against the glass. Stained tissue is above Otsu's threshold, kept
 # within bounds because on a slide of pure background or of pure tissue it would split noise or tissue in two.
 # Pale tissue (fat, mucin) is above the faint threshold and touches stained tissue.
@@ -25,6 +29,7 @@ MAX_BLACK = 45  # brightest channel of a black edge
 CLOSE_UM = 24.0
 MIN_FRAGMENT_MM2 = 0.02
 MIN_PEN_MM2 = 0.005
+STRIP_ROWS = 256
 MAX_HOLE_MM2 = 0.05  # a fat cell's lumen is about 0.008 mm2, a vessel's up to a few hundredths
 
 
@@ -62,7 +67,9 @@ def find_tissue(slide: Slide, slide_mpp: float, *, whole: bool = False) -> Tissu
         slide_mpp: µm per level-0 pixel.
         whole: Take everything for tissue.
     """
-    view = overview(slide, slide_mpp, TISSUE_MPP)
+    width, height = (side * slide_mpp / TISSUE_MPP for side in slide.bounds[2:])
+    coarser = max(1.0, math.sqrt(width * height / MAX_PIXELS))
+    view = overview(slide, slide_mpp, TISSUE_MPP * coarser)
     mpp = slide_mpp * max(view.downsample)
     mask = np.ones(view.rgb.shape[:2], bool) if whole else tissue_mask(view.rgb, mpp) | view.unreadable
     return as_tissue(mask, view, slide_mpp, "none" if whole else "classical")
@@ -90,22 +97,37 @@ def tissue_mask(rgb: np.ndarray, mpp: float) -> np.ndarray:
     from scipy import ndimage
 
     pixel_mm2 = mpp**2 / 1e6
-    value = rgb.max(axis=2)
-    foreign = _pen(rgb, pixel_mm2) | (value < MAX_BLACK)
-    absorbed = _glass(rgb) - rgb.astype(np.int16)
-    chroma = np.minimum(absorbed.max(axis=2) - absorbed.min(axis=2), 255).astype(np.uint8)
+    chroma, ink, rim, black = _colours(rgb, _glass(rgb))
+    foreign = _pen(ink, rim, pixel_mm2) | black
     smooth = np.asarray(Image.fromarray(chroma).filter(ImageFilter.MedianFilter(3)))
     stained = smooth > np.clip(_otsu(smooth[~foreign]), MIN_CHROMA, MAX_CHROMA)
     mask = (smooth > FAINT_CHROMA) & ~foreign
     mask = _closed(mask, max(1, round(CLOSE_UM / mpp))) & ~foreign
     holes, _ = ndimage.label(~mask)
     mask |= _no_larger(holes, MAX_HOLE_MM2 / pixel_mm2) & ~foreign
+    del holes
     fragments, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    area = np.bincount(fragments.ravel(), minlength=count + 1)
-    seeds = np.bincount(fragments[stained & ~foreign], minlength=count + 1)
+    area = _counts(fragments, count)
+    seeds = _counts(np.where(stained & ~foreign, fragments, 0), count)
     keep = (area * pixel_mm2 > MIN_FRAGMENT_MM2) & (seeds > MIN_SEED_SHARE * area)
     keep[0] = False
     return keep[fragments]
+
+
+def _colours(rgb: np.ndarray, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Chroma (uint8), pen's ink, a pen's blurred rim, and black (bool), each (H, W).
+
+    In strips: what is needed on the way takes ten times the room of what stays.
+    """
+    chroma = np.empty(rgb.shape[:2], np.uint8)
+    ink, rim, black = (np.empty(rgb.shape[:2], bool) for _ in range(3))
+    for start in range(0, len(rgb), STRIP_ROWS):
+        rows = slice(start, start + STRIP_ROWS)
+        absorbed = glass - rgb[rows].astype(np.int16)
+        chroma[rows] = np.minimum(absorbed.max(axis=2) - absorbed.min(axis=2), 255)
+        ink[rows], rim[rows] = _inked(rgb[rows])
+        black[rows] = rgb[rows].max(axis=2) < MAX_BLACK
+    return chroma, ink, rim, black
 
 
 def _glass(rgb: np.ndarray) -> np.ndarray:
@@ -119,10 +141,8 @@ def _glass(rgb: np.ndarray) -> np.ndarray:
     return np.rint(near.mean(axis=0)).astype(np.int16)
 
 
-def _pen(rgb: np.ndarray, pixel_mm2: float) -> np.ndarray:
-    """Felt pen: green or cyan, strong blue in which red is weakest, saturated red; and the blurred rim."""
-    from scipy import ndimage
-
+def _inked(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hues of felt pen: green or cyan, strong blue in which red is weakest, saturated red; and of its rim."""
     red, green, blue = (rgb[..., i].astype(np.int16) for i in range(3))
     value = rgb.max(axis=2).astype(np.int16)
     chroma = value - rgb.min(axis=2)
@@ -131,10 +151,19 @@ def _pen(rgb: np.ndarray, pixel_mm2: float) -> np.ndarray:
     greenish |= (green - red > 20) & (green >= blue) & (chroma > 25)
     bluish = cold & (green - red > 8) & (chroma > 60) & (chroma > 0.4 * value)
     reddish = (red > 120) & (chroma > 0.8 * value) & (np.abs(green - blue) < 50)
-    ink, _ = ndimage.label(greenish | bluish | reddish, structure=np.ones((3, 3)))
-    strokes = (ink > 0) & ~_no_larger(ink, MIN_PEN_MM2 / pixel_mm2)  # single odd pixels are no pen
-    rim = strokes | (cold & (chroma > 15))
-    return ndimage.binary_dilation(ndimage.binary_dilation(strokes, iterations=3, mask=rim), iterations=2)
+    return greenish | bluish | reddish, cold & (chroma > 15)
+
+
+def _pen(ink: np.ndarray, rim: np.ndarray, pixel_mm2: float) -> np.ndarray:
+    """Strokes of ink, and the blurred rim beside them."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(ink, structure=np.ones((3, 3)))
+    strokes = ink & ~_no_larger(labels, MIN_PEN_MM2 / pixel_mm2)  # single odd pixels are no pen
+    del labels
+    return ndimage.binary_dilation(
+        ndimage.binary_dilation(strokes, iterations=3, mask=strokes | rim), iterations=2
+    )
 
 
 def _otsu(values: np.ndarray) -> float:
@@ -161,7 +190,13 @@ def _closed(mask: np.ndarray, radius: int) -> np.ndarray:
 
 def _no_larger(labels: np.ndarray, area_px: float) -> np.ndarray:
     """The labelled regions of at most ``area_px`` pixels (label 0 is none)."""
-    sizes = np.bincount(labels.ravel())
-    small = sizes <= area_px
+    small = _counts(labels, int(labels.max(initial=0))) <= area_px
     small[0] = False
     return small[labels]
+
+
+def _counts(labels: np.ndarray, highest: int) -> np.ndarray:
+    """(highest + 1,) pixels of each label; in strips, for bincount makes eight bytes of each."""
+    strips = (labels[start : start + STRIP_ROWS] for start in range(0, len(labels), STRIP_ROWS))
+    none = np.zeros(highest + 1, np.int64)
+    return sum((np.bincount(strip.ravel(), minlength=highest + 1) for strip in strips), none)

@@ -137,3 +137,27 @@ def test_the_whole_slide_on_request(slide_path: Path) -> None:
     slide.close()
     assert tissue.share == 1.0
     assert tissue.source == "none"
+
+
+def test_a_vast_slide_is_looked_at_on_a_coarser_scale(
+    monkeypatch: pytest.MonkeyPatch, slide_path: Path
+) -> None:
+    slide = open_slide(slide_path)  # 2048 x 1536 px at 0.5 um/px: 128 x 96 px at 8 um/px
+    usual = find_tissue(slide, 0.5)
+    assert usual.mask.shape == (96, 128)
+    monkeypatch.setattr("pathclip.slides.tissue.MAX_PIXELS", 96 * 128 / 4)
+    vast = find_tissue(slide, 0.5)
+    slide.close()
+    assert vast.mask.shape == (48, 64)
+    assert vast.area_mm2 == pytest.approx(usual.area_mm2, rel=0.1)
+
+
+def test_strips_change_no_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = canvas()
+    rgb[50:120, 40:160] = COLOURS["pink"]
+    rgb[130:140, 40:160] = (30, 120, 70)
+    rgb = noisy(rgb)
+    whole = tissue_mask(rgb, MPP)
+    monkeypatch.setattr("pathclip.slides.tissue.STRIP_ROWS", 7)
+    np.testing.assert_array_equal(tissue_mask(rgb, MPP), whole)
+    assert whole.any()

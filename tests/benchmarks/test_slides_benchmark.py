@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SCRIPT = Path(__file__).resolve().parent / "slides.py"
 
 
@@ -32,16 +30,3 @@ def test_a_slide_of_many_tiles_is_a_small_file(tmp_path: Path) -> None:
     (row,) = rows_of(tmp_path, "--memory", "100")
     assert row["tiles"] == "100"
     assert (tmp_path / "100.tif").stat().st_size < 50_000
-
-
-@pytest.mark.slow
-def test_a_cohort_that_is_killed_ends_as_a_clean_run(tmp_path: Path) -> None:
-    from pathclip import encoders
-
-    encoders.create("tiny-vit-112").save(tmp_path / "model")
-    command = [sys.executable, str(SCRIPT.with_name("kill_slides.py")), "--model", str(tmp_path / "model")]
-    command += ["--slides", "8", "--damaged", "5", "--kills", "1"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    assert "pair 1: exit codes [-9, -9]" in result.stdout
-    assert "every good slide once" in result.stdout

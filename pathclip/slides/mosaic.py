@@ -114,11 +114,11 @@ class Mosaic:
                 self._tiles.move_to_end(key)
         if mine:
             try:
-                tile = grid.decode(column, row, shrink)
-                future.set_result(tile)
-                self._forget(tile.nbytes)
+                future.set_result(grid.decode(column, row, shrink))
             except BaseException as error:
                 future.set_exception(error)
+            else:
+                self._forget(future.result().nbytes)
         return future.result()
 
     def _forget(self, added: int) -> None:
@@ -126,6 +126,9 @@ class Mosaic:
         with self._lock:
             self._bytes += added
             while self._bytes > CACHE_BYTES and len(self._tiles) > 1:
-                _, old = self._tiles.popitem(last=False)
-                if old.done() and old.exception() is None:
+                key, old = next(iter(self._tiles.items()))
+                if not old.done():
+                    break  # its bytes are not counted yet; whoever decodes it comes here next
+                del self._tiles[key]
+                if old.exception() is None:
                     self._bytes -= old.result().nbytes

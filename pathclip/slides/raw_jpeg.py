@@ -89,7 +89,7 @@ class _RawTiles:
             tile = simplejpeg.decode_jpeg(
                 self._jpeg(row * self.columns + column), min_width=width, min_height=height
             )
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # damaged, or a disk that does not give it
             raise BrokenTile(f"tile {column}, {row}: {error}") from None
         if tile.shape[:2] != (height, width):
             raise BrokenTile(f"tile {column}, {row} is {tile.shape[1]} x {tile.shape[0]} px")

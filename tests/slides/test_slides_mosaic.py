@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +171,21 @@ def test_a_broken_raw_tile_is_left_to_openslide_and_counted(tissue: Path, tmp_pa
     plan = plan_tiles(slide, 0.25, find_tissue(slide, 0.25, whole=True), mpp=0.5, tile_px=120)
     found = encode_tiles(slide, plan, MeanColour(), max_unreadable=0.2)
     assert plan.xy[~found.readable].tolist() == [[240, 240]]
+    slide.close()
+
+
+def test_a_disk_that_gives_no_raw_tile_leaves_it_to_openslide(
+    tissue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slide = open_slide(tissue)
+
+    def failing(file: int, count: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    plan = plan_tiles(slide, 0.25, find_tissue(slide, 0.25, whole=True), mpp=0.25, tile_px=240)
+    monkeypatch.setattr(os, "pread", failing)
+    tile = read_tile(slide, plan, 0, 240)
+    np.testing.assert_array_equal(tile, slide.read(0, 0, 0, 240, 240))
     slide.close()
 
 

@@ -18,11 +18,8 @@ alike. Prints medians and ratios, writes results/heads-<machine>.csv beside this
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -31,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import device_name, slug, write_rows
 
 from pathclip.synthetic import CLASSES, paint_tile
 
@@ -62,13 +60,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                     )
             rows += _compared(job, found, work, options)
             _show(rows[-len(sides) :])
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"heads-{slug(machine())}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {path}")
+    write_rows(options.out / f"heads-{slug(device_name())}.csv", FIELDS, rows)
     return rows
 
 
@@ -128,7 +120,7 @@ def _compared(
     rows = []
     for side, values in middle.items():
         row = {
-            "machine": machine(),
+            "machine": device_name(),
             "threads": options.threads,
             "what": job["what"],
             "data": Path(job["data"]).name if "data" in job else f"{job['size']} x {job['width']}",
@@ -172,17 +164,6 @@ def _show(rows: list[dict[str, Any]]) -> None:
             f" {row.get('cosine_min', '')} {row.get('centred_cosine_min', '')}",
             flush=True,
         )
-
-
-def machine() -> str:
-    """The processor, as it names itself."""
-    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def slug(name: str) -> str:
-    """A name for a file."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

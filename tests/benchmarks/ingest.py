@@ -17,11 +17,8 @@ sampled every 20 ms). Runs alternate, so that a busy machine slows both alike; m
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
-import platform
-import re
 import resource
 import shutil
 import statistics
@@ -33,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import ingest_pictures
+from machine import device_name, slug, write_rows
 
 HERE = Path(__file__).resolve().parent
 FIELDS = [
@@ -103,13 +101,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         for mode in options.modes:
             rows += _compared(mode, programs, folder, one, paths, options)
             _show(rows[-len(programs) :])
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"ingest-{_slug(_machine())}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {path}")
+    write_rows(options.out / f"ingest-{slug(device_name())}.csv", FIELDS, rows)
     return rows
 
 
@@ -148,7 +140,7 @@ def _compared(
             starts[name].append(_run(name, python, mode, one)["cpu_s"])
             runs[name].append(_run(name, python, mode, folder))
     common = {
-        "machine": _machine(),
+        "machine": device_name(),
         "mode": mode,
         "pictures": len(paths),
         "alternations": options.alternations,
@@ -254,15 +246,6 @@ def _show(rows: list[dict[str, Any]]) -> None:
     print("".join(f"{name:>17}" for name in shown))
     for row in rows:
         print("".join(f"{row[name]!s:>17}" for name in shown), flush=True)
-
-
-def _machine() -> str:
-    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return models[0] if models else platform.processor() or platform.machine()
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 if __name__ == "__main__":

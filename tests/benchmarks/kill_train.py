@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 from kill_train_run import Run, find_fault, kill, read_figures, read_sequence, read_weights
-from train import device_name, painted, slug
+from machine import device_name, slug
+from train import painted
 
 from pathclip.core.config import to_toml
 from pathclip.encoders import find_architecture

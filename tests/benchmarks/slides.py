@@ -14,10 +14,7 @@ peak of a whole ``slide embed`` for slides of 10,000 and of 200,000 tiles.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -29,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from machine import device_name, slug, write_rows
 
 HERE = Path(__file__).resolve().parent
 FIELDS = ["device", "what", "side", "slide", "tiles", "threads", "workers", "batch"]
@@ -42,13 +40,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     work = options.work or Path(tempfile.mkdtemp(prefix="pathclip-bench-"))
     work.mkdir(parents=True, exist_ok=True)
     rows = _memory(options, work) if options.memory else _speed(options, work)
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"slides{'_memory' if options.memory else ''}-{slug(device_name())}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {path}")
+    name = f"slides{'_memory' if options.memory else ''}-{slug(device_name())}.csv"
+    write_rows(options.out / name, FIELDS, rows)
     if options.work is None:
         shutil.rmtree(work)
     return rows
@@ -223,21 +216,6 @@ class _WrittenOnce:
         if data is self.stream:
             self.place = self.handle.tell()
         return self.handle.write(data)
-
-
-def device_name() -> str:
-    """The processor, as it names itself."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def slug(name: str) -> str:
-    """A name for a file."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -27,6 +27,7 @@ def script(name: str) -> ModuleType:
 def test_the_benchmark_of_heads_runs_in_small_and_writes_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.syspath_prepend(HERE)  # as when it runs as a script: it imports its neighbour
     heads, sides = script("heads"), script("heads_sides")
 
     def measure(spec: dict[str, Any], options: object) -> dict[str, float]:  # in this process: no start-up

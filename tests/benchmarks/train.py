@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import device_name, slug, write_rows
 
 import pathclip
 from pathclip.encoders import find_architecture
@@ -56,13 +55,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 )
         rows += _compared(job, found, options)
         _show(rows[-len(sides) :])
-    path = options.out / f"train-{slug(device_name())}.csv"
-    options.out.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"wrote {path}")
+    write_rows(options.out / f"train-{slug(device_name())}.csv", FIELDS, rows)
     if options.work is None:
         shutil.rmtree(work)
     return rows
@@ -198,21 +191,6 @@ def _lacks_peer(python: str) -> bool:
         ).returncode
         != 0
     )
-
-
-def device_name() -> str:
-    """The processor, as it names itself."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def slug(name: str) -> str:
-    """A name for a file."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import train as bench
+from machine import device_name, slug
 
 HERE = Path(__file__).resolve().parent
 FIELDS = ["device", "model", "batch", "side", "positives", "seed", "pass", "samples", "loss", "accuracy"]
@@ -73,7 +74,7 @@ def _one(spec: dict[str, Any], python: str) -> list[dict[str, Any]]:
     accuracy = _answer([sys.executable, str(HERE / "train_curves_run.py"), json.dumps(judged)])["accuracy"]
     passes = spec["epochs"]
     ends = [round((n + 1) * len(losses) / passes) for n in range(passes)]
-    common = {"device": bench.device_name(), "model": Path(spec["model"]).stem}
+    common = {"device": device_name(), "model": Path(spec["model"]).stem}
     common |= {key: spec[key] for key in ("batch", "side", "positives", "seed")}
     rows = [
         {
@@ -101,7 +102,7 @@ def _answer(command: list[str]) -> dict[str, Any]:
 
 def _write(rows: list[dict[str, Any]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"train_curves-{bench.slug(bench.device_name())}.csv"
+    path = folder / f"train_curves-{slug(device_name())}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train import HERE, device_name, slug
+from machine import device_name, slug
+from train import HERE
 
 GIB = 2**30
 VIT = {"model.name": "ViT-B-32"}

@@ -6,14 +6,20 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from pathclip.core.errors import FaultError
 from pathclip.encoders import BadPicture, DualEncoder, encode_pictures
 
-__all__ = ["Encoded", "encode_all"]
+if TYPE_CHECKING:
+    from pathclip.evaluation.config import EvaluateConfig
+    from pathclip.evaluation.datasets import LabelledImages
+    from pathclip.evaluation.probe import ProbeConfig
+    from pathclip.evaluation.wds import MultiLabelImages
+
+__all__ = ["Encoded", "encode_all", "encode_labelled"]
 
 log = logging.getLogger("pathclip")
 
@@ -82,3 +88,22 @@ def encode_all(
             "are damaged, or beyond its precision (try --set precision=fp32)"
         )
     return Encoded(table, good, bad)
+
+
+def encode_labelled(
+    model: DualEncoder,
+    data: LabelledImages | MultiLabelImages,
+    config: EvaluateConfig | ProbeConfig,
+    *,
+    features: Literal["projected", "pooled"] = "projected",
+) -> Encoded:
+    """`encode_all` for a set with classes, which names its pictures by their place in it."""
+    return encode_all(
+        model,
+        data.pictures,
+        lambda i: data.relative(data.pictures[i]),
+        data.root,
+        batch_size=config.batch_size,
+        features=features,
+        cache=config.cache,
+    )

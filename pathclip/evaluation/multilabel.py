@@ -8,7 +8,7 @@ import numpy as np
 
 from pathclip.encoders import DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
-from pathclip.evaluation.encoded import encode_all
+from pathclip.evaluation.encoded import encode_labelled
 from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.prompts import match_classes
 from pathclip.evaluation.protocol import protocol_record
@@ -35,14 +35,7 @@ def evaluate_multilabel(
         UserError: If prompts and data name different classes.
     """
     to_prompt = match_classes(data.labels, prompts, data.name)
-    seen = encode_all(
-        model,
-        data.pictures,
-        lambda i: data.relative(data.pictures[i]),
-        data.root,
-        batch_size=config.batch_size,
-        cache=config.cache,
-    )
+    seen = encode_labelled(model, data, config)
     columns = [prompts.labels.index(to_prompt[label]) for label in data.classnames]
     scores = (seen.rows @ build_classifier(model, prompts))[:, columns].double().numpy()
     targets = data.targets[seen.good]

@@ -14,7 +14,7 @@ from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder
 from pathclip.evaluation.config import EvaluateConfig
 from pathclip.evaluation.datasets import LabelledImages
-from pathclip.evaluation.encoded import encode_all
+from pathclip.evaluation.encoded import encode_labelled
 from pathclip.evaluation.leaks import Leaks
 from pathclip.evaluation.protocol import protocol_record
 from pathclip.evaluation.report import EvaluateReport
@@ -63,14 +63,7 @@ def evaluate_neighbours(
         UserError: If there are fewer than three pictures.
         FaultError: If no picture can be read, or features are not finite.
     """
-    seen = encode_all(
-        model,
-        data.pictures,
-        lambda i: data.relative(data.pictures[i]),
-        data.root,
-        batch_size=config.batch_size,
-        cache=config.cache,
-    )
+    seen = encode_labelled(model, data, config)
     left_out = None if config.protocol == "plip-compat" else _own(data, seen.good)
     ks = _reached(config.ks, len(seen.good), left_out, data)
     names, codes = np.unique([data.truth[i] for i in seen.good], return_inverse=True)

@@ -17,7 +17,7 @@ from pathclip.core.files import sha256_file
 from pathclip.encoders import BadPicture, DualEncoder
 from pathclip.evaluation.benchmarks import benchmarks
 from pathclip.evaluation.datasets import LabelledImages, read_csv, read_folder
-from pathclip.evaluation.encoded import Encoded, encode_all
+from pathclip.evaluation.encoded import Encoded, encode_labelled
 from pathclip.evaluation.leaks import Leaks, leaks_of
 from pathclip.evaluation.plip_probe import plip_probe
 from pathclip.evaluation.protocol import ProtocolName, as_plip_resized, protocol_record
@@ -146,15 +146,7 @@ def _features(
     model: DualEncoder, data: LabelledImages, config: ProbeConfig
 ) -> tuple[NDArray[np.float64], list[str], Encoded]:
     """Unit features of the pictures that can be read, their labels, and what became of all."""
-    seen = encode_all(
-        model,
-        data.pictures,
-        lambda i: data.relative(data.pictures[i]),
-        data.root,
-        batch_size=config.batch_size,
-        features=config.features,
-        cache=config.cache,
-    )
+    seen = encode_labelled(model, data, config, features=config.features)
     return seen.rows.double().numpy(), [data.truth[i] for i in seen.good], seen
 
 

@@ -20,6 +20,7 @@ from pathclip.core.files import sha256_file
 from pathclip.encoders.architecture import Architecture, build_clip, evaluation_transform, find_architecture
 from pathclip.encoders.cache import FeatureCache, describe_model, text_key
 from pathclip.encoders.feed import encode_pictures
+from pathclip.encoders.onednn import pays, use_onednn
 from pathclip.encoders.tokens import tokenizer_of
 from pathclip.encoders.towers import pooled_features
 
@@ -77,7 +78,7 @@ class DualEncoder(nn.Module):
         source: Source | None = None,
     ) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip = use_onednn(clip) if pays() else clip
         self.architecture = architecture
         self.precision = self.checked_precision(precision)
         self.source = source or Source()

@@ -100,6 +100,11 @@ class SlideConfig(Config):
         0.05, ge=0, le=1, description="share of unreadable tiles that fails a slide"
     )
     batch_size: int = Field(64, ge=1, description="tiles per forward pass")
+    mix_slides: bool = Field(
+        False,
+        description="fill batches with tiles of several slides: quicker on a GPU where slides are small; the "
+        "last bits of a feature then depend on its neighbours",
+    )
     threads: int = Field(4, ge=1, le=64, description="threads that read tiles")
     page_tiles: int = Field(8, ge=0, le=64, description="best tiles shown per class on the page")
     heatmap: Literal["label", "all"] = Field(
@@ -112,6 +117,11 @@ class SlideConfig(Config):
         "auto", description="auto, cpu, cuda, cuda:1, mps; used where a model is loaded by name"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of a model loaded by name")
+    compile: bool = Field(
+        False,
+        description="have torch compile the image tower of a model loaded by name: a minute before the first "
+        "tile, then quicker; not to the bit",
+    )
 
     @field_validator("top_k")
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,15 @@ from pathclip.slides.tiling import LEVEL_SLACK, TilePlan
 if TYPE_CHECKING:
     from pathclip.encoders import DualEncoder
 
-__all__ = ["BATCHES_AHEAD", "Features", "encode_tiles", "read_tile", "read_tiles"]
+__all__ = [
+    "BATCHES_AHEAD",
+    "Features",
+    "Gathering",
+    "encode_batch",
+    "encode_tiles",
+    "read_tile",
+    "read_tiles",
+]
 
 BATCHES_AHEAD = 3
 BATCHES_PER_COPY = 16  # a copy from the device waits for it, so not one per batch
@@ -137,6 +146,7 @@ def encode_tiles(
     max_unreadable: float = 0.05,
     spool: FeatureSpool | None = None,
     tiles: Iterator[np.ndarray | UnreadableRegion] | None = None,
+    pad: bool = False,
 ) -> Features:
     """Encode the tiles of a plan; those that cannot be read are left out and counted.
 
@@ -149,52 +159,94 @@ def encode_tiles(
         max_unreadable: Largest share of unreadable tiles.
         spool: Empty; takes the features as they come, where memory should not grow with the slide.
         tiles: From `read_tiles` of this plan, where reading has begun elsewhere.
+        pad: Fill the last batch up, as a compiled model wants all of one shape.
 
     Raises:
         FaultError: If more tiles than that are unreadable.
     """
-    count = len(plan.xy)
-    readable = np.ones(count, bool)
-    allowed = max_unreadable * count
-    first_error: str | None = None
-    blocks: list[torch.Tensor] = []
-    kept: list[np.ndarray] = []
-
-    def keep(blocks: list[torch.Tensor]) -> None:
-        if blocks:
-            rows = torch.cat(blocks).cpu().numpy()
-            kept.append(rows) if spool is None else spool.add(rows)
-            blocks.clear()
-
     if tiles is None:
         tiles = read_tiles(slide, plan, model.image_size, threads=threads, ahead=BATCHES_AHEAD * batch_size)
-    numbered = enumerate(tiles)
+    gathering = Gathering(slide.path, len(plan.xy), model.embed_dim, max_unreadable, spool)
     with model.evaluating():
-        while batch := list(islice(numbered, batch_size)):
-            for index, tile in batch:
-                if isinstance(tile, UnreadableRegion):
-                    readable[index] = False
-                    first_error = first_error or str(tile)
-            if (bad := int((~readable).sum())) > allowed:
-                raise FaultError(
-                    f"slide {slide.path}: {bad} of {count} tiles cannot be read, more than "
-                    f"{max_unreadable:.0%} (max_unreadable); the first: {first_error}"
-                )
-            good = [tile for _, tile in batch if not isinstance(tile, UnreadableRegion)]
+        while batch := list(islice(tiles, batch_size)):
+            good = [tile for tile in batch if gathering.expects(tile)]
+            gathering.check()
             if good:
-                blocks.append(_forward(model, good))
-            if len(blocks) >= BATCHES_PER_COPY:
-                keep(blocks)
-        keep(blocks)
-    values = (
-        spool if spool is not None else np.concatenate([np.zeros((0, model.embed_dim), np.float16), *kept])
-    )
-    return Features(values, readable, first_error)
+                gathering.add(encode_batch(model, good, batch_size if pad else 0))
+    return gathering.result()
+
+
+class Gathering:
+    """The features of one slide as they come, in the order of its tiles.
+
+    Args:
+        path: The slide, for messages.
+        count: Its tiles.
+        dim: D.
+        max_unreadable: Largest share of unreadable tiles.
+        spool: Empty; takes the features as they come.
+    """
+
+    def __init__(
+        self, path: Path, count: int, dim: int, max_unreadable: float, spool: FeatureSpool | None = None
+    ) -> None:
+        self.path, self.dim, self.max_unreadable, self.spool = path, dim, max_unreadable, spool
+        self.readable = np.ones(count, bool)
+        self.first_error: str | None = None
+        self._seen = 0
+        self._blocks: list[torch.Tensor] = []
+        self._kept = [np.zeros((0, dim), np.float16)]
+
+    def expects(self, tile: np.ndarray | UnreadableRegion) -> bool:
+        """Note the next tile of the plan; whether its feature is to follow."""
+        self._seen += 1
+        if isinstance(tile, UnreadableRegion):
+            self.readable[self._seen - 1] = False
+            self.first_error = self.first_error or str(tile)
+        return not isinstance(tile, UnreadableRegion)
+
+    def check(self) -> None:
+        """See that enough could be read.
+
+        Raises:
+            FaultError: If too many tiles could not.
+        """
+        bad, count = int((~self.readable).sum()), len(self.readable)
+        if bad > self.max_unreadable * count:
+            raise FaultError(
+                f"slide {self.path}: {bad} of {count} tiles cannot be read, more than "
+                f"{self.max_unreadable:.0%} (max_unreadable); the first: {self.first_error}"
+            )
+
+    def add(self, rows: torch.Tensor) -> None:
+        """(n, D) float16 of the next n tiles that were expected, on any device."""
+        self._blocks.append(rows)
+        if len(self._blocks) >= BATCHES_PER_COPY:
+            self._keep()
+
+    def result(self) -> Features:
+        """All that came."""
+        self._keep()
+        values = self.spool if self.spool is not None else np.concatenate(self._kept)
+        return Features(values, self.readable, self.first_error)
+
+    def _keep(self) -> None:
+        if self._blocks:
+            rows = torch.cat(self._blocks).cpu().numpy()
+            self._kept.append(rows) if self.spool is None else self.spool.add(rows)
+            self._blocks.clear()
 
 
 @torch.inference_mode()
-def _forward(model: DualEncoder, tiles: list[np.ndarray]) -> torch.Tensor:
-    pixels = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)  # (B, 3, H, W) uint8, channels last
+def encode_batch(model: DualEncoder, tiles: list[np.ndarray], pad_to: int = 0) -> torch.Tensor:
+    """Features of tiles in one forward pass, with as many black ones behind them as lack to ``pad_to``.
+
+    Returns:
+        (len(tiles), D) float16 of unit length, on the model's device.
+    """
+    black = [np.zeros_like(tiles[0])] * (pad_to - len(tiles))
+    pixels = torch.from_numpy(np.stack([*tiles, *black])).permute(0, 3, 1, 2)  # (B, 3, H, W), channels last
     if model.device.type == "cuda":
         pixels = pixels.pin_memory()
-    return model.encode_pixels(pixels.to(model.device, non_blocking=True), normalize=True).half()
+    rows = model.encode_pixels(pixels.to(model.device, non_blocking=True), normalize=True).half()
+    return rows[: len(tiles)]

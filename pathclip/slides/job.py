@@ -23,6 +23,7 @@ from pathclip.slides.draws import draw_classifiers
 from pathclip.slides.folder import OutputFolder, SlideRecord
 from pathclip.slides.identity import FEATURE_SETTINGS, model_sha256
 from pathclip.slides.inputs import SlideInput, read_inputs
+from pathclip.slides.mixed import work_mixed
 from pathclip.slides.patients import pool_patients
 from pathclip.slides.result import write_run_result
 from pathclip.slides.tables import write_fractions, write_patients, write_segments
@@ -37,6 +38,8 @@ __all__ = ["SlideRun", "run_slides"]
 
 log = logging.getLogger("pathclip")
 TABLES_EVERY_S = 5.0
+NOT_THE_ANSWER = ("batch_size", "threads", "device", "max_unreadable", "mix_slides", "compile")
+"""Settings that decide how fast a run is and not what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,8 @@ def run_slides(
             f"--mask {config.mask} is one mask for {len(inputs)} slides; "
             "give a folder of masks named as the slides"
         )
+    if engine != "serial" and config.mix_slides:
+        raise UserError(f"mix_slides fills one process's batches; with engine {engine!r} leave it out")
     if engine != "serial" and not isinstance(model, str | Path):
         raise UserError(f"engine {engine!r} needs the model by name or path, as each worker loads its own")
     folder = OutputFolder(out)
@@ -122,7 +127,7 @@ def run_slides(
     if prompts is not None:
         config.background_columns(prompts.labels)  # complains here rather than once per slide
     by_name = isinstance(model, str | Path)
-    encoder = load_model(str(model), config.device, config.precision) if by_name else model
+    encoder = load_model(str(model), config) if by_name else model
     job = _job(encoder, prompts, config, folder, overwrite)
     if engine != "serial":
         cores = os.cpu_count() or 1
@@ -145,7 +150,7 @@ def _job(
     from pathclip.heads import build_classifier
 
     sha = model_sha256(encoder)
-    shared = config.model_dump(mode="json", exclude={"batch_size", "threads", "device", "max_unreadable"})
+    shared = config.model_dump(mode="json", exclude=set(NOT_THE_ANSWER))
     run = [sha, shared, prompts.sha256 if prompts else None]
     draws = draw_classifiers(encoder, prompts, config.draws) if prompts and config.draws else None
     return SlideJob(
@@ -203,7 +208,7 @@ def _work_through(
     records: dict[str, SlideRecord] = {}
     skipped, elsewhere, last = set(), [], time.monotonic()
     if engine == "serial":
-        done = work_ahead(tasks, job)
+        done = (work_mixed if job.config.mix_slides else work_ahead)(tasks, job)
     else:
         done = engines.map(functools.partial(work_on, job=job), tasks, engine=engine, workers=workers)
     for task, (record, how) in done:

@@ -12,7 +12,7 @@ import numpy as np
 
 from pathclip._version import __version__
 from pathclip.slides.config import SlideConfig
-from pathclip.slides.encode import BATCHES_AHEAD, encode_tiles, read_tiles
+from pathclip.slides.encode import BATCHES_AHEAD, Features, encode_tiles, read_tiles
 from pathclip.slides.features import SlideFeatures, as_jpeg, from_jpeg
 from pathclip.slides.identity import features_key, model_sha256
 from pathclip.slides.mask import mask_for, read_mask
@@ -99,12 +99,13 @@ def embed_prepared(
     row_mpp: float | None = None,
     model_sha: str | None = None,
     spool: FeatureSpool | None = None,
+    encoded: Features | None = None,
 ) -> SlideFeatures:
-    """Encode the tiles of a prepared slide; for the arguments see `embed_open`."""
+    """Encode the tiles of a prepared slide, unless they are; for the arguments see `embed_open`."""
     slide, plan = prepared.slide, prepared.plan
     sha = model_sha or model_sha256(model)
     picture = as_jpeg(prepared.thumbnail.rgb)
-    encoded = encode_tiles(
+    encoded = encoded or encode_tiles(
         slide,
         plan,
         model,
@@ -112,6 +113,7 @@ def embed_prepared(
         max_unreadable=config.max_unreadable,
         spool=spool,
         tiles=prepared.tiles,
+        pad=config.compile,
     )
     return SlideFeatures(
         path=slide.path,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pathclip.core.errors import UserError
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.folder import SlideRecord
 from pathclip.slides.inputs import SlideInput
@@ -76,18 +77,41 @@ def model_of(job: SlideJob) -> DualEncoder:
         import torch
 
         torch.set_num_threads(job.torch_threads)
-    return _loaded_once(job.model, job.config.device, job.config.precision)
+    return _loaded_once(job.model, job.config)
 
 
-def load_model(name: str, device: str, precision: str) -> DualEncoder:
-    """Load a model by name or path onto a device; ``auto`` is the first GPU, or the CPU."""
+def load_model(name: str, config: SlideConfig) -> DualEncoder:
+    """Load a model by name or path as a run's settings say; device ``auto`` is the first GPU, or the CPU.
+
+    Raises:
+        UserError: If it cannot be loaded, or compiled where that is asked for.
+    """
     import torch
 
     from pathclip.encoders import load
 
+    device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(name, device=device, precision=precision)
+    model = load(name, device=device, precision=config.precision)
+    if config.compile:
+        _compile(model, config.batch_size)
+    return model
+
+
+def _compile(model: DualEncoder, batch_size: int) -> None:
+    """Compile the image tower for batches of one size, here and not at the first slide."""
+    import torch
+
+    model.clip.visual.compile(dynamic=False)
+    side = model.image_size
+    black = torch.zeros(batch_size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    try:
+        with torch.inference_mode():
+            model.encode_pixels(black)
+    except Exception as error:  # no compiler, an old one, a tower it cannot take: torch has no one class
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"compile = true does not work here: {reason}; leave it out") from error
 
 
 # only worker processes come here, and they end with the run: a retrained model under the same path is seen

@@ -20,6 +20,7 @@ from pathclip.slides.classify import score
 from pathclip.slides.cohort import write_thumbnail
 from pathclip.slides.config import SlideConfig
 from pathclip.slides.draws import draw_winners
+from pathclip.slides.encode import Features
 from pathclip.slides.export import save_prediction
 from pathclip.slides.features import SlideFeatures, read_features
 from pathclip.slides.folder import OutputFolder, SlideRecord, place_of
@@ -35,7 +36,7 @@ from pathclip.slides.tasks import SlideJob, SlideTask, model_of
 if TYPE_CHECKING:
     from pathclip.slides.prediction import SlidePrediction
 
-__all__ = ["BegunSlide", "begin", "finish", "work_ahead", "work_on"]
+__all__ = ["BegunSlide", "begin", "failing", "finish", "work_ahead", "work_on"]
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class BegunSlide:
         before: Its record, where it was done before and nothing is left to do.
         slide: Open, unless there are only features.
         prepared: Its tiles; None where features are cached.
+        encoded: What the encoder saw, where that was done together with other slides.
         features: As cached, then as encoded.
         how: How it was done, for the log.
         files: Names of what was written.
@@ -65,6 +67,7 @@ class BegunSlide:
     before: SlideRecord | None = None
     slide: Slide | None = None
     prepared: PreparedSlide | None = None
+    encoded: Features | None = None
     features: SlideFeatures | None = None
     how: str = ""
     files: list[str] = field(default_factory=list)
@@ -102,7 +105,7 @@ def begin(task: SlideTask, job: SlideJob) -> BegunSlide:
         begun = BegunSlide(task, time.monotonic(), held)
         begun.owned = held.enter_context(claim(folder.claim_path(task.name)))
         if begun.owned:
-            with _failing(begun):
+            with failing(begun):
                 _open(begun, job, folder)
         begun.held = held.pop_all()  # not given back here, unless something unforeseen was raised
         return begun
@@ -135,7 +138,7 @@ def finish(begun: BegunSlide, job: SlideJob) -> tuple[SlideRecord | None, str]:
         if begun.before is not None:
             return begun.before, "skipped"
         if not begun.outcome:
-            with _failing(begun):
+            with failing(begun):
                 _classify(begun, job, folder)
                 if _key(task, job) != begun.key:
                     raise FaultError(f"{task.slide.path} changed while it was read; run again")
@@ -145,7 +148,7 @@ def finish(begun: BegunSlide, job: SlideJob) -> tuple[SlideRecord | None, str]:
 
 
 @contextmanager
-def _failing(begun: BegunSlide) -> Iterator[None]:
+def failing(begun: BegunSlide) -> Iterator[None]:
     """Whatever goes wrong inside is the slide's outcome; only a full disk stops the run."""
     try:
         yield
@@ -165,9 +168,14 @@ def _classify(begun: BegunSlide, job: SlideJob, folder: OutputFolder) -> None:
     folder.record_path(task.name).unlink(missing_ok=True)  # from here on the old files are being replaced
     if begun.features is None:
         assert begun.prepared is not None
-        spool = FeatureSpool(model.embed_dim, folder.path)
         begun.features = embed_prepared(
-            model, begun.prepared, job.config, row_mpp=task.slide.mpp, model_sha=job.model_sha, spool=spool
+            model,
+            begun.prepared,
+            job.config,
+            row_mpp=task.slide.mpp,
+            model_sha=job.model_sha,
+            spool=FeatureSpool(model.embed_dim, folder.path),
+            encoded=begun.encoded,
         )
         begun.features.save(folder.path, task.name)
     elif begun.slide is not None:

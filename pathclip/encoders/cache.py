@@ -18,6 +18,7 @@ from torch import Tensor
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import atomic_write, strict_json, write_json
 from pathclip.encoders.folder import versions
+from pathclip.encoders.pictures import as_rgb
 
 if TYPE_CHECKING:
     from pathclip.encoders.encoder import DualEncoder
@@ -108,10 +109,10 @@ def describe_model(model: DualEncoder, what: str, features: str = "projected") -
 
 
 def content_key(item: Any) -> bytes | None:
-    """SHA-256 of the bytes of a file, or of pixels with their type and shape.
+    """SHA-256 of the bytes of a file, or of pixels with their type and shape; PIL pictures upright and RGB.
 
     Returns:
-        None for what cannot be read, and for PIL pictures, whose pixels may depend on more than they show.
+        None for what cannot be read.
     """
     if isinstance(item, str | Path):
         try:
@@ -124,12 +125,13 @@ def content_key(item: Any) -> bytes | None:
         pixels = torch.as_tensor(item).detach().cpu().contiguous() if isinstance(item, Tensor) else item
         kind = f"{type(item).__name__} {pixels.dtype} {tuple(pixels.shape)} "
         return hashlib.sha256(kind.encode() + np.ascontiguousarray(pixels).tobytes()).digest()
-    if callable(item) and not isinstance(item, Image.Image):  # a picture that is opened when its turn comes
-        try:
-            return content_key(item())
-        except FaultError:
-            return None
-    return None
+    try:
+        if isinstance(item, Image.Image):
+            picture = as_rgb(item)
+            return hashlib.sha256(f"PIL {picture.size} ".encode() + picture.tobytes()).digest()
+        return content_key(item()) if callable(item) else None  # opened when its turn comes
+    except FaultError:
+        return None
 
 
 def text_key(text: str) -> bytes:

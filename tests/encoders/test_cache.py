@@ -72,16 +72,29 @@ def test_equal_pictures_are_encoded_once(
     assert torch.equal(found[0], found[3])
 
 
-def test_arrays_and_tensors_are_kept_and_pil_pictures_are_not(
-    model: DualEncoder, picture: Image.Image
-) -> None:
+def test_arrays_and_tensors_are_known_by_their_pixels(picture: Image.Image) -> None:
     array = np.asarray(picture)
     assert content_key(array) == content_key(array.copy())
     assert content_key(array) != content_key(array.reshape(array.shape[1], array.shape[0], 3))
     assert content_key(torch.from_numpy(array.copy())) != content_key(array)  # another order of axes
     assert content_key(array[:, ::2]) == content_key(array[:, ::2].copy())
-    assert content_key(picture) is None
     assert content_key("absent.png") is None
+
+
+def test_pil_pictures_are_known_by_what_the_transform_gets(
+    model: DualEncoder, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.open(files[1]).convert("RGB")
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6  # shown turned back
+    clear = picture.convert("RGBA")
+    first = model.encode_images([picture], cache=tmp_path / "c")
+    assert content_key(picture) != content_key(picture.transpose(Image.Transpose.ROTATE_90))
+    assert content_key(picture) != content_key(np.asarray(picture))
+    assert content_key(Image.new("F", (4, 4))) is None
+    silent(model, monkeypatch)
+    for same in (picture.copy(), turned, clear):
+        assert torch.equal(model.encode_images([same], cache=tmp_path / "c"), first)
 
 
 @pytest.mark.parametrize("change", ["weights", "transform", "precision", "features"])

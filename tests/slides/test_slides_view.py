@@ -193,6 +193,36 @@ def test_the_page_asks_for_tiles_in_view_and_lays_the_scores_over(
     assert said["told"] == "10 µm  349, 264  fat 1.00  tumour 0.00"
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_chromium_shows_the_slide_under_the_colours_of_its_tiles(
+    picture: Path, scores: Path, tmp_path: Path
+) -> None:
+    shot, side = tmp_path / "shot.png", (800, 600)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000"]
+    flags += [f"--window-size={side[0]},{side[1]}", f"--screenshot={shot}"]
+    with Viewer([SlideInput("a", picture, mpp=0.5)], scores=scores) as viewer:
+        url = f"http://127.0.0.1:{viewer.server.server_port}/0/"
+        subprocess.run([CHROMIUM, *flags, url], capture_output=True, check=True, timeout=120)
+    shown, slide = np.asarray(Image.open(shot).convert("RGB"), float), np.asarray(Image.open(picture), float)
+    covered = np.abs(shown - (244, 245, 247)).max(axis=2) > 8  # all but the page's ground
+    across, down = np.flatnonzero(covered[300]), np.flatnonzero(covered[60:540, side[0] // 2])
+    zoom, left = len(across) / WIDTH, across[0]
+    upper = 60 + down[-1] + 1 - HEIGHT * zoom
+
+    def pixel(x: int, y: int) -> np.ndarray:
+        return shown[round(upper + y * zoom), round(left + x * zoom)]
+
+    fat, tumour = np.array([0, 114, 178]), np.array([230, 159, 0])
+    for x, y, colour in ((128, 180, tumour), (350, 180, fat)):
+        assert np.abs(pixel(x, y) - 0.55 * slide[y, x] - 0.45 * colour).max() < 6
+    for x, y in ((350, 400), (600, 180), (60, 480)):  # no tile lies there
+        assert np.abs(pixel(x, y) - slide[y, x]).max() < 6
+
+
 def test_mistakes_are_named(picture: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no slide was named"):
         Viewer([])

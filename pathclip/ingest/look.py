@@ -22,6 +22,7 @@ from pathclip.pairs import (
     LOOK_SIDE_PX,
     Drop,
     PackConfig,
+    damage,
     decode,
     find_panels,
     passed_through,
@@ -38,7 +39,7 @@ __all__ = ["LookTask", "Scorer", "look_apart", "look_at", "look_at_many", "pictu
 
 Scorer = Callable[[Image.Image], float]
 """An upright RGB picture to the probability that it is a micrograph."""
-ANY_SIDE_PX = 1  # the least decoding that tells whether a picture is whole
+UNSEEN: dict[str, Any] = {"phash": None, "scores": None, "panels": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,11 @@ def look_at(
         return _rejected(Drop("image_animated", f"{header.format} of several frames"), **known), None
     stored = passed_through(data, pack, header) if pack is not None else None
     is_used = config.phash or config.scores or scorer or (pack is not None and stored is None)
-    image = decode(data, min_side_px=LOOK_SIDE_PX if is_used else ANY_SIDE_PX, header=header)
+    image = decode(data, min_side_px=LOOK_SIDE_PX, header=header) if is_used else damage(data, header)
     if isinstance(image, Drop):
         return _rejected(image, **known), None
-    columns = {**known, "code": None, "detail": None, **_looks(image, config, scorer, header.width)}
+    looks = _looks(image, config, scorer, header.width) if image is not None else UNSEEN
+    columns = {**known, "code": None, "detail": None, **looks}
     if pack is not None and stored is None:
         stored = stored_jpeg(data, pack, image, header=header)
     return columns, stored
@@ -127,7 +129,7 @@ def _looks(
         width: Of the picture at full size, to which the boxes of panels are scaled.
     """
     if not (config.phash or config.scores or scorer):
-        return {"phash": None, "scores": None, "panels": None}
+        return UNSEEN
     small = small_picture(image)
     panels = _panels(image, config, width or image.width) if config.scores and config.panels else []
     scores: dict[str, Any] = score(small) if config.scores else {}

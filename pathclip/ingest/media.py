@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -109,6 +110,8 @@ def names_of(tweet_id: str, media: Media) -> list[str]:
 def safe_path(root: Path, file: str) -> Path | ZippedFile | Drop:
     """``root/file`` if it is a file that lies, links followed, inside ``root``."""
     path = root / file
+    if "/" not in file and _is_plain_file(path):
+        return path
     if is_packed_folder(root):
         return zipped_file(path) or Drop(
             "image_missing", f"no file {PurePosixPath(file).name} in the archive"
@@ -121,6 +124,14 @@ def safe_path(root: Path, file: str) -> Path | ZippedFile | Drop:
     if not inside:
         return Drop("image_outside", "a link leads out of the media folder")
     return path if os.path.isfile(real) else Drop("image_unreadable", "not a regular file")
+
+
+def _is_plain_file(path: Path) -> bool:
+    """True if it is a file and no link: one question of the disk where all others take ten."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from pathclip.pairs.caption import (
 from pathclip.pairs.deduplicate import Components, DedupConfig
 from pathclip.pairs.encode import PackConfig, passed_through, stored_jpeg, strip_metadata
 from pathclip.pairs.fit import FittedFilter, fit_filter, read_labels
-from pathclip.pairs.images import Header, decode, read_header
+from pathclip.pairs.images import Header, damage, decode, read_header
 from pathclip.pairs.pair import Box, Caption, CaptionSource, Drop, Pair, Split
 from pathclip.pairs.panels import find_panels
 from pathclip.pairs.phash import near_pairs, phash
@@ -49,6 +49,7 @@ __all__ = [
     "TextConfig",
     "Threads",
     "assign_splits",
+    "damage",
     "decode",
     "find_panels",
     "fit_filter",

@@ -22,9 +22,9 @@ from PIL import (  # the plugins are named so that no other format can be opened
 )
 
 from pathclip.pairs.pair import Drop
-from pathclip.pairs.scaled import decode_jpeg
+from pathclip.pairs.scaled import decode_jpeg, is_whole_jpeg
 
-__all__ = ["FORMATS", "Header", "decode", "is_srgb", "orientation", "read_header"]
+__all__ = ["FORMATS", "Header", "damage", "decode", "is_srgb", "orientation", "read_header"]
 
 _PLUGINS = (
     BmpImagePlugin.BmpImageFile,
@@ -153,6 +153,14 @@ def decode(
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info = {}
     return upright
+
+
+def damage(data: bytes, header: Header) -> Drop | None:
+    """Why a picture that `read_header` accepted does not decode; None where it does, to its last byte."""
+    if header.is_plain_jpeg and is_whole_jpeg(data):
+        return None
+    image = decode(data, min_side_px=1, header=header)
+    return image if isinstance(image, Drop) else None
 
 
 @lru_cache(maxsize=32)

@@ -40,8 +40,9 @@ def phash(image: Image.Image) -> str | None:
     if pixels.std() < MIN_CONTRAST:
         return None
     low = np.round(_DCT @ pixels @ _DCT.T, 6)  # what is zero but for rounding is zero on every machine
-    bits = (low > np.median(low)).ravel()
-    return np.packbits(bits).tobytes().hex()
+    ordered = np.sort(low, axis=None)
+    median = (ordered[LOW * LOW // 2 - 1] + ordered[LOW * LOW // 2]) / 2
+    return np.packbits((low > median).ravel()).tobytes().hex()
 
 
 def near_pairs(hashes: np.ndarray, radius: int) -> Iterator[tuple[int, int, int]]:

@@ -102,17 +102,22 @@ def _longest_line(boxes: NDArray[np.int32]) -> int:
     """The most boxes in a row, each right of one of like height and base; sorted by their left."""
     left, right, top, base = (boxes[:, column] for column in range(4))
     high = base - top
-    gap = left - right[:, None]
-    like = (
-        (abs(base - base[:, None]) <= np.maximum(1, BASE * high))
-        & (abs(high - high[:, None]) <= HIGH * high)
-        & (gap >= -0.1 * high)
-        & (gap <= GAP * high)
-    )  # [i, j]: j follows i
-    length = np.ones(len(boxes), int)
-    for j in np.flatnonzero(np.triu(like, 1).any(axis=0)):
-        length[j] += length[:j][like[:j, j]].max(initial=0)
-    return int(length.max())
+    first = np.searchsorted(left, right - 0.1 * high.max())
+    first = np.maximum(first, np.arange(1, len(boxes) + 1))  # the box itself does not follow
+    number = np.maximum(np.searchsorted(left, right + GAP * high.max(), side="right") - first, 0)
+    i = np.repeat(np.arange(len(boxes)), number)
+    j = np.arange(len(i)) + np.repeat(first - np.cumsum(number) + number, number)
+    gap, tall = left[j] - right[i], high[j]
+    follows = (
+        (abs(base[j] - base[i]) <= np.maximum(1, BASE * tall))
+        & (abs(tall - high[i]) <= HIGH * tall)
+        & (gap >= -0.1 * tall)
+        & (gap <= GAP * tall)
+    )
+    length = [1] * len(boxes)
+    for before, after in zip(i[follows].tolist(), j[follows].tolist(), strict=True):
+        length[after] = max(length[after], length[before] + 1)
+    return max(length)
 
 
 def _bars(ink: Mask) -> str | None:

@@ -66,6 +66,7 @@ SIGNS = {
 }
 
 
+@lru_cache(maxsize=4096)
 def clean(text: str, *, hashtags: HashtagPolicy = "strip_trailing", is_truncated: bool = False) -> str:
     """The caption in a post's text; may be empty.
 
@@ -97,7 +98,6 @@ def clean(text: str, *, hashtags: HashtagPolicy = "strip_trailing", is_truncated
     return EDGES.sub("", CREDIT.sub("", text)).strip()
 
 
-@lru_cache(maxsize=4096)
 def _fix(text: str) -> str:
     if text.isascii():
         return text

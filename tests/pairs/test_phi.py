@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from burnt import NAMES, coded, labelled, written
 from figures import as_jpeg, opened
 from PIL import Image
 
 from pathclip.pairs import why_phi
+from pathclip.pairs.phi import BASE, GAP, HIGH, _longest_line
 from pathclip.synthetic import CLASSES, paint_tile
 
 
 def tissue(seed: int, side: int = 700) -> Image.Image:
     return Image.fromarray(paint_tile(CLASSES[seed % len(CLASSES)], seed, side))
+
+
+def longest_line_slow(boxes: np.ndarray) -> int:
+    """All pairs, as the rule reads: like base and height, and not far to the right."""
+    length = [1] * len(boxes)
+    for j, (left, _, top, base) in enumerate(boxes.tolist()):
+        for i, (_, right, its_top, its_base) in enumerate(boxes[:j].tolist()):
+            high, gap = base - top, left - right
+            like = (
+                abs(base - its_base) <= max(1, BASE * high) and abs(high - its_base + its_top) <= HIGH * high
+            )
+            if like and -0.1 * high <= gap <= GAP * high:
+                length[j] = max(length[j], length[i] + 1)
+    return max(length)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_longest_line_is_that_of_a_slow_reference(seed):
+    rng = np.random.default_rng(seed)
+    number, wide = int(rng.integers(1, 90)), int(rng.integers(60, 500))
+    high = rng.integers(7, 12 if seed % 2 else 60, number)
+    left, top = rng.integers(0, wide, number), rng.integers(0, 25, number)
+    boxes = np.stack([left, left + rng.integers(1, 2 * high), top, top + high], axis=1).astype(np.int32)
+    boxes = boxes[np.argsort(left, kind="stable")]
+    assert _longest_line(boxes) == longest_line_slow(boxes)
 
 
 def suspects(pictures: list[Image.Image]) -> list[str | None]:

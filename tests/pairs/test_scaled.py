@@ -8,7 +8,7 @@ import pytest
 from pictures import encoded, quarters, texture
 from PIL import Image, ImageCms
 
-from pathclip.pairs import LOOK_SIDE_PX, Drop, decode, phash, read_header, small_picture
+from pathclip.pairs import LOOK_SIDE_PX, Drop, damage, decode, phash, read_header, small_picture
 from pathclip.pairs.scaled import EIGHTHS, decode_jpeg
 from pathclip.synthetic import CLASSES, paint_tile
 
@@ -18,6 +18,10 @@ MAX = 64_000_000
 def both_ways(data: bytes, **options: int) -> tuple[Image.Image | Drop, Image.Image | Drop]:
     header = read_header(data, max_pixels=MAX)
     return decode(data, **options), decode(data, **options, header=header)
+
+
+def drop_of(decoded: Image.Image | Drop) -> Drop | None:
+    return decoded if isinstance(decoded, Drop) else None
 
 
 def tissue(width: int, height: int) -> Image.Image:
@@ -75,6 +79,19 @@ def test_a_cut_jpeg_is_truncated_at_every_scale(share, side):
     for found in both_ways(data[: int(len(data) * share)], min_side_px=side):
         assert isinstance(found, Drop)
         assert found.code == "image_truncated"
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 2, "progressive": True}, {"restart_marker_rows": 2}])
+def test_damage_is_found_wherever_a_full_decode_finds_it(options):
+    data = encoded(texture(7, 90, 70), **options)
+    header, rng = read_header(data, max_pixels=MAX), np.random.default_rng(0)
+    assert damage(data, header) is None
+    for _ in range(60):
+        broken = bytearray(data)
+        broken[rng.integers(600, len(data))] = rng.integers(256)  # behind the header
+        assert damage(bytes(broken), header) == drop_of(decode(bytes(broken), min_side_px=1, header=header))
+    for length in range(len(data) // 2, len(data) - 2, 97):
+        assert damage(data[:length], header).code == "image_truncated"
 
 
 @pytest.mark.parametrize("size", [(300, 200), (512, 512), (513, 100), (2048, 1536), (100, 3000)])

@@ -126,6 +126,15 @@ def test_families_are_told_apart_where_they_are_plain() -> None:
     assert score(Image.fromarray(tile).convert("L").convert("RGB"))["stain"] == "grey"
 
 
+def hue(red: int, green: int, blue: int) -> str:
+    """The sixth of the colour circle, one comparison after the other."""
+    if red >= green:
+        return "red_yellow" if green >= blue else ("blue_magenta" if blue > red else "magenta_red")
+    if green >= blue:
+        return "green_cyan" if blue > red else "yellow_green"
+    return "cyan_blue"
+
+
 def test_scores_are_those_of_a_slow_reference() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
     pixels[:8] = (200, 40, 60)
@@ -146,6 +155,12 @@ def test_scores_are_those_of_a_slow_reference() -> None:
     assert got["even_colour"] == pytest.approx(strong_even / strong, abs=1e-4)
     assert got["even_colour_area"] == pytest.approx(strong_even / 600, abs=1e-4)
     assert got["lines"] == 0
+    assert got["brightness"] == pytest.approx(values[..., 1].mean() / 255, abs=1e-4)
+    high, low = values.max(axis=2), values.min(axis=2)
+    assert got["range"] == pytest.approx(np.percentile(high, 99) - np.percentile(low, 1), abs=1e-4)
+    assert got["coarse"] == pytest.approx(values[:, :, 1].std(), abs=1e-4)  # its sixteenths are pixels
+    orders = Counter(hue(*map(int, rgb)) for rgb in values.reshape(-1, 3) if np.ptp(rgb) >= 16)
+    assert {name: got[name] for name in orders} == {n: round(c / coloured, 4) for n, c in orders.items()}
     bands = np.full((40, 40, 3), 255, np.uint8)
     bands[4::8, ::2] = 0
     assert score(Image.fromarray(bands))["lines"] == 5

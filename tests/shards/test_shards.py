@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import io
 import json
 import pickle
@@ -94,6 +96,23 @@ def test_equal_samples_give_equal_bytes(tmp_path: Path) -> None:
     b = write_shard(tmp_path / "b/train-000000.tar", map(sample, range(4)), root=tmp_path / "b")
     assert a == b
     assert (tmp_path / "a/train-000000.idx").read_bytes() == (tmp_path / "b/train-000000.idx").read_bytes()
+
+
+def test_a_shard_is_byte_by_byte_what_tarfile_writes(tmp_path: Path) -> None:
+    samples = [
+        dataclasses.replace(sample(i), jpg=b"x" * size) for i, size in enumerate((0, 1, 511, 512, 70_000))
+    ]
+    info = write_shard(tmp_path / "train-000000.tar", samples, root=tmp_path)
+    with tarfile.open(tmp_path / "plain.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for one in samples:
+            contents = {"jpg": one.jpg, "txt": one.captions[0][0].encode(), "json": one.to_json()}
+            for extension, data in contents.items():
+                member = tarfile.TarInfo(f"{one.sample_id}.{extension}")
+                member.size, member.mode = len(data), 0o444
+                tar.addfile(member, io.BytesIO(data))
+    written = (tmp_path / "train-000000.tar").read_bytes()
+    assert written == (tmp_path / "plain.tar").read_bytes()
+    assert (info.bytes, info.sha256) == (len(written), hashlib.sha256(written).hexdigest())
 
 
 def test_the_index_names_the_bytes_that_tarfile_sees(dataset: Path) -> None:

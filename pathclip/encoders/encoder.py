@@ -21,6 +21,7 @@ from pathclip.encoders.architecture import Architecture, build_clip, evaluation_
 from pathclip.encoders.cache import FeatureCache, describe_model, text_key
 from pathclip.encoders.feed import encode_pictures
 from pathclip.encoders.onednn import pays, use_onednn
+from pathclip.encoders.short_text import encode_short, used_length
 from pathclip.encoders.tokens import tokenizer_of
 from pathclip.encoders.towers import pooled_features
 
@@ -180,8 +181,19 @@ class DualEncoder(nn.Module):
     def encode_tokens(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
         """Features of tokens, int64 (B, T) -> (B, D) float32 on the model's device; differentiable."""
         with self._cast():
-            encoded = self.clip.encode_text(tokens.to(self.device)).float()
+            encoded = encode_short(self.clip, tokens.to(self.device)).float()
         return F.normalize(encoded, dim=-1) if normalize else encoded
+
+    def trim_tokens(self, tokens: Tensor) -> Tensor:
+        """Without the columns behind the longest text, where features do not depend on them.
+
+        Args:
+            tokens: int64 (B, T), best on the CPU: on a GPU its length must be waited for.
+
+        Returns:
+            A view (B, T'), T' <= T, that `encode_tokens` takes; its features differ by rounding only.
+        """
+        return tokens[:, : used_length(self.clip, tokens)]
 
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:
         """Texts -> int64 (B, T); longer texts are cut, their last token being the end mark.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +106,7 @@ class Trainer:
         self.loss_scale = LossScale(config.precision == "fp16")
         self.seen_keys: list[str] = []
         self.sampler = loader.state_dict()
-        self.batches: Generator[Batch, None, None] = staged(loader, world.device)
+        self.batches: Generator[Batch, None, None] = staged(self._trimmed(loader), world.device)
 
     def take_step(self, flag: bool = False) -> StepResult:
         """Read a batch, move the weights once.
@@ -140,6 +141,13 @@ class Trainer:
         self.step += 1
         self.seen_keys, self.sampler = batch.keys, batch.sampler
         return StepResult(mean, norm_value, lr, time.perf_counter() - started, waited, any_flag)
+
+    def _trimmed(self, batches: Iterable[Batch]) -> Generator[Batch, None, None]:
+        """Tokens as long as the longest caption needs; a compiled tower wants one length."""
+        for batch in batches:
+            if not self.config.compile:
+                batch = dataclasses.replace(batch, tokens=self.model.trim_tokens(batch.tokens))
+            yield batch
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Gradients of the batch's loss, their norm; formed again with less lift where float16 overflowed."""

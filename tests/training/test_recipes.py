@@ -14,7 +14,7 @@ from shard_factory import make_dataset
 from train_cases import TINY_MODEL, changed
 
 from pathclip.core.errors import UserError
-from pathclip.encoders import create, load
+from pathclip.encoders import DualEncoder, create, load
 from pathclip.training import TrainConfig, read_metrics, train
 from pathclip.training.best import Best
 from pathclip.training.config import EvalConfig, OptimConfig
@@ -99,6 +99,31 @@ def test_layer_decay_reaches_the_steps(config: TrainConfig, tmp_path: Path) -> N
     assert 0 < moved["visual.conv1.weight"] < 0.1 * moved["visual.proj"]
 
 
+def lengths_of_tokens(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """From now on: how many tokens of a caption the text tower gets."""
+    lengths, encode = set(), DualEncoder.encode_tokens
+
+    def noted(self: DualEncoder, tokens: torch.Tensor, **options: Any) -> torch.Tensor:
+        lengths.add(tokens.shape[1])
+        return encode(self, tokens, **options)
+
+    monkeypatch.setattr(DualEncoder, "encode_tokens", noted)
+    return lengths
+
+
+def test_tokens_behind_the_longest_caption_are_left_out_and_nothing_else_changes(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(DualEncoder, "trim_tokens", lambda _, tokens: tokens)
+        whole = train(changed(config, out=tmp_path / "whole"))
+    lengths = lengths_of_tokens(monkeypatch)
+    assert losses(train(config).run) == pytest.approx(losses(whole.run), rel=1e-4)
+    full = TINY_MODEL["model_cfg"]["text_cfg"]["context_length"]
+    assert full in lengths  # the memory estimate takes two steps of full length
+    assert 0 < min(lengths) < full
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # raised while torch traces
 def test_compiled_towers_follow_the_plain_ones(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,8 +136,10 @@ def test_compiled_towers_follow_the_plain_ones(
         real(module, backend="aot_eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", through_eager)
+    lengths = lengths_of_tokens(monkeypatch)
     other = train(changed(config, out=tmp_path / "compiled", compile=True, deterministic=False))
     assert compiled == ["VisionTransformer", "Transformer"]
+    assert lengths == {TINY_MODEL["model_cfg"]["text_cfg"]["context_length"]}
     assert losses(other.run) == pytest.approx(losses(plain.run), rel=1e-4)
     assert load(other.model).clip.state_dict().keys() == load(plain.model).clip.state_dict().keys()
 

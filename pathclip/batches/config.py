@@ -64,4 +64,15 @@ class BatchConfig(Config):
         None, description="workers are processes instead of threads; unset: where a GPU is to be fed"
     )
     prefetch: int = Field(2, ge=1, description="batches prepared ahead")
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="different augmentations of a picture, which passes take in turn; unset: a new one each "
+        "pass",
+    )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+
+    @property
+    def num_views(self) -> int | None:
+        """Different pictures that a sample gives; None where there is no end of them."""
+        return 1 if self.augment == AugmentConfig.off() else self.views

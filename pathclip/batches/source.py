@@ -78,7 +78,7 @@ class Source:
             candidate = (index + attempt) % self.count
             reader, row = self._locate(candidate)
             try:
-                item = self._load(reader, row, [self.seed, number, candidate], out)
+                item = self._load(reader, row, number, candidate, out)
             except (BadImageError, UserError) as error:  # the latter where the shard was cut meanwhile
                 replaced.append((_name(reader, row), str(error)))
             else:
@@ -88,19 +88,27 @@ class Source:
             f"{replaced[-1][1]}; run `pathclip data verify`"
         )
 
-    def _load(self, reader: ShardReader, row: int, seeds: list[int], out: np.ndarray) -> Item:
+    def _load(self, reader: ShardReader, row: int, number: int, index: int, out: np.ndarray) -> Item:
         record = _record(reader, row)
         captions = [c["text"] for c in record.get("captions") or () if c.get("text", "").strip()]
         if not captions:
             raise BadImageError("it has no caption")
         drawn = 0
         if len(captions) > 1 and self.config.captions == "any":
-            drawn = int(np.random.default_rng([*seeds, CAPTION]).integers(len(captions)))
-        rng, augment = np.random.default_rng([*seeds, AUGMENT]), self.config.augment
-        image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
-        out[...] = change(image, augment, rng)
+            drawn = int(np.random.default_rng([self.seed, number, index, CAPTION]).integers(len(captions)))
+        self._picture(reader, row, self._view(number), index, out)
         key = str(record["sample_id"])
         return Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))
+
+    def _picture(self, reader: ShardReader, row: int, view: int, index: int, out: np.ndarray) -> None:
+        rng, augment = np.random.default_rng([self.seed, view, index, AUGMENT]), self.config.augment
+        image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
+        out[...] = change(image, augment, rng)
+
+    def _view(self, number: int) -> int:
+        """Which of a sample's pictures a pass takes."""
+        views = self.config.num_views
+        return number if views is None else number % views
 
     def _locate(self, index: int) -> tuple[ShardReader, int]:
         shard = int(np.searchsorted(self.ends, index, side="right"))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import count
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pathclip.batches.batch import Batch, caption_id
 from pathclip.batches.config import BatchConfig
+from pathclip.batches.features import FeatureStore
 from pathclip.batches.order import Order
-from pathclip.batches.source import Source
-from pathclip.batches.workers import Decoders, Pending, Places
+from pathclip.batches.source import Item, OwnPictures, Source
+from pathclip.batches.workers import Decoders, Places
 from pathclip.core.errors import UserError
 from pathclip.shards import Dataset
 
@@ -104,46 +106,45 @@ class ShardLoader:
                 )
         self.position = state["epoch"] * self.count + state["position"]
 
+    def read_features(self, features: FeatureStore) -> None:
+        """From now on batches hold image features in the place of pictures."""
+        self.source.features = features
+
     def __iter__(self) -> Iterator[Batch]:
+        decoders = self.decoders(self.source, len(self.share(self.position)))
+        places = (self.share(start) for start in count(self.position, self.config.size))
+        try:
+            for pictures, items in decoders.stream(places):
+                yield self._assemble(pictures, items)
+        finally:
+            decoders.close()
+
+    def decoders(self, source: Source | OwnPictures, length: int) -> Decoders:
+        """Workers as the config has them, for batches of at most ``length``."""
         config = self.config
         workers = 2 if config.workers is None else config.workers
-        depth = config.prefetch if workers else 1
-        start = self.position
-        decoders = Decoders(
-            self.source,
-            len(self.share(start)),
-            slots=depth,
+        return Decoders(
+            source,
+            length,
+            slots=config.prefetch if workers else 1,
             workers=workers,
             processes=bool(config.processes),
         )
-        ahead: deque[Pending] = deque()
-        try:
-            while True:
-                while len(ahead) < depth:
-                    ahead.append(decoders.start(self.share(start)))
-                    start += config.size
-                batch = self._assemble(ahead.popleft())
-                if workers:
-                    ahead.append(decoders.start(self.share(start)))
-                    start += config.size
-                yield batch
-        finally:
-            decoders.close()
 
     def share(self, start: int) -> Places:
         """(pass, sample index) of this rank's part of the global batch that starts at position ``start``."""
         size, rank, world = self.config.size, self.rank, self.world_size
         return self.order.window(start + size * rank // world, start + size * (rank + 1) // world)
 
-    def _assemble(self, pending: Pending) -> Batch:
-        pictures, items = pending.result()
+    def _assemble(self, pictures: np.ndarray, items: list[Item]) -> Batch:
         self.position += self.config.size
         for name, reason in (bad for item in items for bad in item.replaced):
             if name not in self.bad:
                 self.bad[name] = reason
                 log.warning("shard %s: sample replaced by the next usable one: %s", name, reason)
+        images = torch.from_numpy(pictures)
         return Batch(
-            images=torch.from_numpy(pictures).permute(0, 3, 1, 2),  # channels last, as the towers like
+            images=images.permute(0, 3, 1, 2) if images.ndim == 4 else images,  # channels last
             tokens=torch.stack([self._tokens(item.caption) for item in items]),
             positive_ids=torch.tensor([item.positive_id for item in items]),
             caption_ids=torch.tensor([_caption_id(item.caption) for item in items]),

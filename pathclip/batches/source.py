@@ -13,11 +13,12 @@ from pathclip.batches.augment import change, choose_box
 from pathclip.batches.batch import stable_id
 from pathclip.batches.config import BatchConfig
 from pathclip.batches.decode import BadImageError, decode_crop
+from pathclip.batches.features import FeatureStore
 from pathclip.batches.order import AUGMENT, CAPTION
 from pathclip.core.errors import FaultError, UserError
 from pathclip.shards import ShardReader
 
-__all__ = ["Item", "Source"]
+__all__ = ["Item", "OwnPictures", "Source"]
 
 MAX_REPLACED = 100  # neighbours tried for one sample that cannot be used
 
@@ -50,6 +51,7 @@ class Source:
 
     Attributes:
         count: Samples.
+        features: Of the samples' pictures, to be read in their place; None to decode these.
 
     Raises:
         UserError: If a shard is missing or cut.
@@ -61,14 +63,25 @@ class Source:
         self.readers, self.config, self.image_size, self.seed = list(readers), config, image_size, seed
         self.ends = np.cumsum([_checked_length(reader) for reader in self.readers])
         self.count = int(self.ends[-1]) if len(self.ends) else 0
+        self.features: FeatureStore | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what a sample is loaded into: (H, W, 3) of bytes, or (D,) of float32."""
+        return (self.image_size, self.image_size, 3) if self.features is None else (self.features.dim,)
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of what a sample is loaded into."""
+        return np.uint8 if self.features is None else np.float32
 
     def load(self, number: int, index: int, out: np.ndarray) -> Item:
-        """Decode a sample into ``out``; the next usable one where it is bad.
+        """Decode a sample into ``out``, or copy its feature; the next usable one where it is bad.
 
         Args:
             number: The pass, which decides on the randomness together with seed and index.
             index: The sample.
-            out: uint8 (H, W, 3).
+            out: Of `shape` and `dtype`.
 
         Raises:
             FaultError: If a hundred samples in a row cannot be used.
@@ -76,7 +89,7 @@ class Source:
         replaced: list[tuple[str, str]] = []
         for attempt in range(min(self.count, MAX_REPLACED)):
             candidate = (index + attempt) % self.count
-            reader, row = self._locate(candidate)
+            reader, row = self.locate(candidate)
             try:
                 item = self._load(reader, row, number, candidate, out)
             except (BadImageError, UserError) as error:  # the latter where the shard was cut meanwhile
@@ -96,11 +109,21 @@ class Source:
         drawn = 0
         if len(captions) > 1 and self.config.captions == "any":
             drawn = int(np.random.default_rng([self.seed, number, index, CAPTION]).integers(len(captions)))
-        self._picture(reader, row, self._view(number), index, out)
+        view = self._view(number)
+        if self.features is None:
+            self.decode(reader, row, view, index, out)
+        else:
+            out[...] = self.features.row(view, index)
         key = str(record["sample_id"])
         return Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))
 
-    def _picture(self, reader: ShardReader, row: int, view: int, index: int, out: np.ndarray) -> None:
+    def decode(self, reader: ShardReader, row: int, view: int, index: int, out: np.ndarray) -> None:
+        """Put a view of a sample's own picture into ``out``, uint8 (H, W, 3).
+
+        Raises:
+            BadImageError: If it does not decode.
+            UserError: If the shard was cut meanwhile.
+        """
         rng, augment = np.random.default_rng([self.seed, view, index, AUGMENT]), self.config.augment
         image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
         out[...] = change(image, augment, rng)
@@ -110,9 +133,34 @@ class Source:
         views = self.config.num_views
         return number if views is None else number % views
 
-    def _locate(self, index: int) -> tuple[ShardReader, int]:
+    def locate(self, index: int) -> tuple[ShardReader, int]:
+        """The shard of a sample, and its row there."""
         shard = int(np.searchsorted(self.ends, index, side="right"))
         return self.readers[shard], index - int(self.ends[shard - 1] if shard else 0)
+
+
+class OwnPictures:
+    """A source's pictures without their captions, and none in another's place. Can be pickled.
+
+    Args:
+        source: Of the samples.
+    """
+
+    dtype = np.uint8
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.shape = (source.image_size, source.image_size, 3)
+
+    def load(self, view: int, index: int, out: np.ndarray) -> Item:
+        """Decode a view of a sample; where it does not decode ``replaced`` says why, and ``out`` is black."""
+        reader, row = self.source.locate(index)
+        try:
+            self.source.decode(reader, row, view, index, out)
+        except BadImageError as error:
+            out[...] = 0
+            return Item("", "", 0, ((_name(reader, row), str(error)),))
+        return Item("", "", 0)
 
 
 def _name(reader: ShardReader, row: int) -> str:

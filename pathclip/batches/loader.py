@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pathclip.batches.batch import Batch, caption_id
 from pathclip.batches.config import BatchConfig
+from pathclip.batches.device import DeviceDecoder
 from pathclip.batches.features import FeatureStore
 from pathclip.batches.order import Order
 from pathclip.batches.source import Item, OwnPictures, Source
@@ -45,13 +47,16 @@ class ShardLoader:
         rank: This process.
         world_size: Processes that share each global batch.
         weights: Passes of each dataset in a pass of the whole; all 1 where left out.
+        device: That decodes, with ``decode = "gpu"``.
 
     Attributes:
         count: Samples in a pass.
         bad: Sample -> why it could not be used.
+        on_cpu: Why the device did not decode a picture -> how many of those this loader has given.
 
     Raises:
-        UserError: If a shard is missing or cut, or the split has fewer samples than a batch.
+        UserError: If a shard is missing or cut, the split has fewer samples than a batch, or the device does
+            not decode.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class ShardLoader:
         rank: int = 0,
         world_size: int = 1,
         weights: Sequence[float] = (),
+        device: torch.device | None = None,
     ) -> None:
         datasets = [dataset] if isinstance(dataset, Dataset) else list(dataset)
         if weights and len(weights) != len(datasets):
@@ -85,6 +91,10 @@ class ShardLoader:
         self.rank, self.world_size = rank, world_size
         self.position = 0
         self.bad: dict[str, str] = {}
+        self.on_cpu: Counter[str] = Counter()
+        self._device = None
+        if config.decode == "gpu":
+            self._device = DeviceDecoder(image_size, device or torch.device("cpu"))
         self._tokens = lru_cache(maxsize=1 << 16)(lambda text: tokenize([text])[0])
 
     def state_dict(self) -> dict[str, int]:
@@ -114,8 +124,8 @@ class ShardLoader:
         decoders = self.decoders(self.source, len(self.share(self.position)))
         places = (self.share(start) for start in count(self.position, self.config.size))
         try:
-            for pictures, items in decoders.stream(places):
-                yield self._assemble(pictures, items)
+            for batch in decoders.stream(places):
+                yield self._assemble(*batch)
         finally:
             decoders.close()
 
@@ -136,21 +146,45 @@ class ShardLoader:
         size, rank, world = self.config.size, self.rank, self.world_size
         return self.order.window(start + size * rank // world, start + size * (rank + 1) // world)
 
-    def _assemble(self, pictures: np.ndarray, items: list[Item]) -> Batch:
+    def _assemble(self, places: Places, pictures: np.ndarray, items: list[Item]) -> Batch:
+        images = self._images(places, pictures, items)
         self.position += self.config.size
         for name, reason in (bad for item in items for bad in item.replaced):
             if name not in self.bad:
                 self.bad[name] = reason
                 log.warning("shard %s: sample replaced by the next usable one: %s", name, reason)
-        images = torch.from_numpy(pictures)
         return Batch(
-            images=images.permute(0, 3, 1, 2) if images.ndim == 4 else images,  # channels last
+            images=images,
             tokens=torch.stack([self._tokens(item.caption) for item in items]),
             positive_ids=torch.tensor([item.positive_id for item in items]),
             caption_ids=torch.tensor([_caption_id(item.caption) for item in items]),
             keys=[item.key for item in items],
             sampler=self.state_dict(),
         )
+
+    def _images(self, places: Places, pictures: np.ndarray, items: list[Item]) -> Tensor:
+        """The pictures (B, 3, H, W), channels last, or features (B, D); the device decodes what it was left.
+
+        What fails there is loaded again without it, which may put another sample in its place.
+        """
+        if self._device is None:
+            images = torch.from_numpy(pictures)
+            return images.permute(0, 3, 1, 2) if images.ndim == 4 else images
+        images, failed = self._device([item.encoded for item in items])
+        for number in failed:
+            place, out = places[number], pictures[number]
+            items[number] = self.source.load(*place, out, on_cpu="the device failed")
+        rest = [number for number, item in enumerate(items) if item.encoded is None]
+        self._device.put(images, rest, pictures[rest])
+        self._count_on_cpu(items)
+        return images
+
+    def _count_on_cpu(self, items: list[Item]) -> None:
+        for item in items:
+            if item.on_cpu and not self.on_cpu[item.on_cpu]:
+                log.warning("sample %s is decoded on the CPU: %s (told once)", item.key, item.on_cpu)
+            if item.on_cpu:
+                self.on_cpu[item.on_cpu] += 1
 
 
 _caption_id = lru_cache(maxsize=1 << 16)(caption_id)

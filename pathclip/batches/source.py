@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pathclip.batches.augment import change, choose_box
+from pathclip.batches.augment import change, choose_box, draw_change
 from pathclip.batches.batch import stable_id
 from pathclip.batches.config import BatchConfig
 from pathclip.batches.decode import BadImageError, decode_crop
+from pathclip.batches.device import Encoded, jpeg_size, unsuited
 from pathclip.batches.features import FeatureStore
 from pathclip.batches.order import AUGMENT, CAPTION
 from pathclip.core.errors import FaultError, UserError
@@ -32,12 +33,16 @@ class Item:
         caption: The one drawn.
         positive_id: From the sample's ``positive_id``.
         replaced: (sample, reason) of those that could not be used and that this one stands for.
+        encoded: Its picture, where the device is to decode it.
+        on_cpu: Why the device is not, where it was to.
     """
 
     key: str
     caption: str
     positive_id: int
     replaced: tuple[tuple[str, str], ...] = ()
+    encoded: Encoded | None = None
+    on_cpu: str | None = None
 
 
 class Source:
@@ -75,13 +80,16 @@ class Source:
         """Of what a sample is loaded into."""
         return np.uint8 if self.features is None else np.float32
 
-    def load(self, number: int, index: int, out: np.ndarray) -> Item:
+    def load(self, number: int, index: int, out: np.ndarray, *, on_cpu: str | None = None) -> Item:
         """Decode a sample into ``out``, or copy its feature; the next usable one where it is bad.
+
+        With ``decode = "gpu"`` a picture that suits the device is left as it is, and so is ``out``.
 
         Args:
             number: The pass, which decides on the randomness together with seed and index.
             index: The sample.
             out: Of `shape` and `dtype`.
+            on_cpu: Why not to leave it to the device.
 
         Raises:
             FaultError: If a hundred samples in a row cannot be used.
@@ -91,7 +99,7 @@ class Source:
             candidate = (index + attempt) % self.count
             reader, row = self.locate(candidate)
             try:
-                item = self._load(reader, row, number, candidate, out)
+                item = self._load(reader, row, number, candidate, out, on_cpu)
             except (BadImageError, UserError) as error:  # the latter where the shard was cut meanwhile
                 replaced.append((_name(reader, row), str(error)))
             else:
@@ -101,7 +109,9 @@ class Source:
             f"{replaced[-1][1]}; run `pathclip data verify`"
         )
 
-    def _load(self, reader: ShardReader, row: int, number: int, index: int, out: np.ndarray) -> Item:
+    def _load(
+        self, reader: ShardReader, row: int, number: int, index: int, out: np.ndarray, on_cpu: str | None
+    ) -> Item:
         record = _record(reader, row)
         captions = [c["text"] for c in record.get("captions") or () if c.get("text", "").strip()]
         if not captions:
@@ -109,13 +119,24 @@ class Source:
         drawn = 0
         if len(captions) > 1 and self.config.captions == "any":
             drawn = int(np.random.default_rng([self.seed, number, index, CAPTION]).integers(len(captions)))
-        view = self._view(number)
-        if self.features is None:
+        view, encoded = self._view(number), None
+        if self.features is not None:
+            out[...] = self.features.row(view, index)
+        elif self.config.decode == "cpu" or (on_cpu := on_cpu or unsuited(reader.jpg(row))):
             self.decode(reader, row, view, index, out)
         else:
-            out[...] = self.features.row(view, index)
-        key = str(record["sample_id"])
-        return Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))
+            encoded = self._encoded(reader, row, view, index)
+        key, positive = str(record["sample_id"]), record.get("positive_id")
+        return Item(key, captions[drawn], stable_id(str(positive or key)), (), encoded, on_cpu)
+
+    def _encoded(self, reader: ShardReader, row: int, view: int, index: int) -> Encoded:
+        """A picture as it is, with all that `decode` would do to it."""
+        rng, augment = self._rng(view, index), self.config.augment
+        data = bytes(reader.jpg(row))
+        return Encoded(data, choose_box(*jpeg_size(data), augment, rng), draw_change(augment, rng))
+
+    def _rng(self, view: int, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, view, index, AUGMENT])
 
     def decode(self, reader: ShardReader, row: int, view: int, index: int, out: np.ndarray) -> None:
         """Put a view of a sample's own picture into ``out``, uint8 (H, W, 3).
@@ -124,7 +145,7 @@ class Source:
             BadImageError: If it does not decode.
             UserError: If the shard was cut meanwhile.
         """
-        rng, augment = np.random.default_rng([self.seed, view, index, AUGMENT]), self.config.augment
+        rng, augment = self._rng(view, index), self.config.augment
         image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
         out[...] = change(image, augment, rng)
 

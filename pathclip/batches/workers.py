@@ -55,14 +55,15 @@ class Decoders:
         self._own = threading.local()
         self._processes: list[_Process] = []
 
-    def stream(self, batches: Iterable[Places]) -> Iterator[tuple[np.ndarray, list[Item]]]:
-        """The results of `start` in order, up to ``slots`` batches begun ahead of the one asked for."""
+    def stream(self, batches: Iterable[Places]) -> Iterator[tuple[Places, np.ndarray, list[Item]]]:
+        """Each batch and its result in order, up to ``slots`` batches begun ahead of the one asked for."""
         left = iter(batches)
         ahead = deque(map(self.start, islice(left, self.slots)))
         while ahead:
-            result = ahead.popleft().result()
+            pending = ahead.popleft()
+            result = pending.result()
             ahead.extend(map(self.start, islice(left, 1)))
-            yield result
+            yield pending.places, *result
 
     def start(self, places: Places) -> Pending:
         """Begin a batch; at most ``slots`` may be under way."""

@@ -238,4 +238,8 @@ class TrainConfig(Config):
                 "batch.views, or switch batch.augment off (min_scale = 1, max_aspect = 1, flips = false, "
                 "quarter_turns = false, stain = 0, stain_shift = 0)"
             )
+        if self.model.image_cache and self.batch.decode == "gpu":
+            raise ValueError(
+                'model.image_cache decodes each picture once, on the CPU: set batch.decode = "cpu"'
+            )
         return self

@@ -149,7 +149,7 @@ def _encoded(
     decoders = loader.decoders(OwnPictures(loader.source), CHUNK)
     try:
         stream = decoders.stream([(part.view, index) for index in indices] for part, indices in chunks)
-        for (part, indices), (pictures, items) in zip(chunks, stream, strict=True):
+        for (part, indices), (_, pictures, items) in zip(chunks, stream, strict=True):
             bad = {i: item.replaced[0][1] for i, item in zip(indices, items, strict=True) if item.replaced}
             yield part, _encode(pictures, model, config, world), bad
     finally:

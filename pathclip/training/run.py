@@ -55,6 +55,7 @@ class TrainResult:
         stopped: The signal that ended the run early, or None.
         evaluation: The last figures of every named set.
         bad: Samples that could not be used, with the reason.
+        decoded_on_cpu: With ``batch.decode = "gpu"``: why the CPU decoded -> how many pictures.
     """
 
     run: Path
@@ -68,6 +69,7 @@ class TrainResult:
     stopped: str | None = None
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+    decoded_on_cpu: dict[str, int] = field(default_factory=dict)
 
 
 def train(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> TrainResult:
@@ -309,6 +311,7 @@ class _Run:
             stopped=(self.stop.name or "another rank was stopped") if stopped else None,
             evaluation=self.evaluation,
             bad=dict(self.trainer.loader.bad),
+            decoded_on_cpu=dict(self.trainer.loader.on_cpu),
         )
 
     def _export(self, rows: list[dict[str, Any]]) -> Path:

@@ -3,8 +3,10 @@
 from pathclip.batches.batch import Batch, caption_id, stable_id
 from pathclip.batches.config import AugmentConfig, BatchConfig
 from pathclip.batches.decode import BadImageError, decode_crop
+from pathclip.batches.features import FeatureStore
 from pathclip.batches.loader import ShardLoader
 from pathclip.batches.order import Order
+from pathclip.batches.source import OwnPictures
 from pathclip.batches.stage import staged
 
 __all__ = [
@@ -12,7 +14,9 @@ __all__ = [
     "BadImageError",
     "Batch",
     "BatchConfig",
+    "FeatureStore",
     "Order",
+    "OwnPictures",
     "ShardLoader",
     "caption_id",
     "decode_crop",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -11,7 +12,7 @@ from pathclip.batches.config import AugmentConfig
 from pathclip.batches.decode import Box
 from pathclip.batches.plip import plip_box, plip_warp
 
-__all__ = ["change", "choose_box", "jitter_stain", "restain", "turn"]
+__all__ = ["Change", "change", "choose_box", "draw_change", "jitter_stain", "restain", "turn"]
 
 # Optical density of haematoxylin, eosin and the residual in red, green, blue (Ruifrok & Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -23,6 +24,7 @@ DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # of each 8-bit
 TILE_MEAN, MEAN_SPREAD = np.array([170.0, 122.0, 175.0]), np.array([25.0, 28.0, 39.0])
 TILE_DEVIATION, DEVIATION_SPREAD = np.array([33.0, 41.0, 28.0]), np.array([7.0, 11.0, 10.0])
 MIN_DEVIATION = 8.0
+FLAT = 5.0  # added to a picture's own deviation: flat ones keep from turning to noise
 
 
 def choose_box(width: int, height: int, config: AugmentConfig, rng: np.random.Generator) -> Box:
@@ -44,6 +46,28 @@ def choose_box(width: int, height: int, config: AugmentConfig, rng: np.random.Ge
     return left, upper, left + w, upper + h
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was drawn for one crop; no number of it hangs on the picture.
+
+    Attributes:
+        turns: By a right angle, counterclockwise.
+        mirror: Afterwards, left to right.
+        colours: Mean and deviation (3,) that `restain` gives the channels; None to leave them.
+        stain: float32 (3, 3) and (3,): density -> density @ mix + shift; None to leave it.
+    """
+
+    turns: int
+    mirror: bool
+    colours: tuple[np.ndarray, np.ndarray] | None
+    stain: tuple[np.ndarray, np.ndarray] | None
+
+
+def draw_change(config: AugmentConfig, rng: np.random.Generator) -> Change:
+    """All that shall happen to a crop, of the recipe ``tissue``."""
+    return Change(*_draw_turn(config, rng), _draw_colours(config, rng), _draw_stain(config, rng))
+
+
 def change(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """All that happens to a crop, uint8 (H, H, 3)."""
     if config.recipe == "plip":
@@ -53,10 +77,14 @@ def change(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -
 
 def turn(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Quarter turns and mirrors of a square (H, H, 3) picture; a view."""
+    turns, mirror = _draw_turn(config, rng)
+    image = np.rot90(image, turns)
+    return image[:, ::-1] if mirror else image
+
+
+def _draw_turn(config: AugmentConfig, rng: np.random.Generator) -> tuple[int, bool]:
     turns, mirror = int(rng.integers(4)), rng.random() < 0.5
-    if config.quarter_turns:
-        image = np.rot90(image, turns)
-    return image[:, ::-1] if config.flips and mirror else image
+    return turns if config.quarter_turns else 0, config.flips and mirror
 
 
 def jitter_stain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -69,17 +97,24 @@ def jitter_stain(image: np.ndarray, config: AugmentConfig, rng: np.random.Genera
 
     Source: Tellez et al. 2018, whole-slide mitosis detection (arXiv:1808.05896), section III-C.
     """
-    factors = 1 + config.stain * rng.uniform(-1, 1, 3)
-    shifts = config.stain_shift * rng.uniform(-1, 1, 3)
-    if not (config.stain or config.stain_shift):
+    drawn = _draw_stain(config, rng)
+    if drawn is None:
         return image
-    mix = (UNMIX @ np.diag(factors) @ STAINS).astype(np.float32)  # density (..., 3) @ mix
-    density = DENSITY[image.reshape(-1, 3)] @ mix
-    density += (shifts @ STAINS).astype(np.float32)
+    density = DENSITY[image.reshape(-1, 3)] @ drawn[0]
+    density += drawn[1]
     light = np.exp(-density, out=density)
     light *= 256
     light -= 0.5  # minus one, plus a half for rounding
     return np.clip(light, 0, 255, out=light).astype(np.uint8).reshape(image.shape)
+
+
+def _draw_stain(config: AugmentConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+    factors = 1 + config.stain * rng.uniform(-1, 1, 3)
+    shifts = config.stain_shift * rng.uniform(-1, 1, 3)
+    if not (config.stain or config.stain_shift):
+        return None
+    mix = (UNMIX @ np.diag(factors) @ STAINS).astype(np.float32)  # density (..., 3) @ mix
+    return mix, (shifts @ STAINS).astype(np.float32)
 
 
 def restain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -95,16 +130,23 @@ def restain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) 
 
     Source: after RandStainNA, Shen et al. 2022 (arXiv:2206.12694), in RGB and with fixed statistics.
     """
-    if not config.restain or rng.random() >= config.restain:
+    drawn = _draw_colours(config, rng)
+    if drawn is None:
         return image
-    mean = TILE_MEAN + MEAN_SPREAD * rng.standard_normal(3)
-    deviation = np.maximum(TILE_DEVIATION + DEVIATION_SPREAD * rng.standard_normal(3), MIN_DEVIATION)
+    mean, deviation = drawn
     picture = Image.fromarray(np.ascontiguousarray(image))
     shares = np.reshape(picture.histogram(), (3, 256)) / (image.shape[0] * image.shape[1])
     values = np.arange(256)
     own_mean = shares @ values
     own_deviation = np.sqrt(np.maximum(shares @ values**2 - own_mean**2, 0))
-    stretch = deviation / (own_deviation + 5)  # flat pictures keep from turning to noise
+    stretch = deviation / (own_deviation + FLAT)
     moved = (values - own_mean[:, None]) * stretch[:, None] + mean[:, None]
     table = np.clip(moved + 0.5, 0, 255).astype(np.uint8)
     return np.asarray(picture.point(table.ravel().tolist()))
+
+
+def _draw_colours(config: AugmentConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+    if not config.restain or rng.random() >= config.restain:
+        return None
+    mean = TILE_MEAN + MEAN_SPREAD * rng.standard_normal(3)
+    return mean, np.maximum(TILE_DEVIATION + DEVIATION_SPREAD * rng.standard_normal(3), MIN_DEVIATION)

@@ -16,7 +16,8 @@ class Batch:
     """One rank's share of one global batch.
 
     Attributes:
-        images: uint8 (B, 3, H, W), RGB, not normalised.
+        images: uint8 (B, 3, H, W), RGB, not normalised; or, where a store of features is read, those,
+            float32 (B, D), of unit length.
         tokens: int64 (B, T).
         positive_ids: int64 (B,), from the samples' ``positive_id``.
         caption_ids: int64 (B,), from the captions drawn.

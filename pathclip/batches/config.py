@@ -63,5 +63,27 @@ class BatchConfig(Config):
     processes: bool | None = Field(
         None, description="workers are processes instead of threads; unset: where a GPU is to be fed"
     )
+    decode: Literal["cpu", "gpu"] = Field(
+        "cpu",
+        description="where JPEGs are decoded, cut and augmented: by the workers, or by nvJPEG on the GPU, "
+        "with pixels of its own",
+    )
     prefetch: int = Field(2, ge=1, description="batches prepared ahead")
+    views: int | None = Field(
+        None,
+        ge=1,
+        description="different augmentations of a picture, which passes take in turn; unset: a new one each "
+        "pass",
+    )
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
+
+    @model_validator(mode="after")
+    def _known_on_the_gpu(self) -> Self:
+        if self.decode == "gpu" and self.augment.recipe == "plip":
+            raise ValueError('decode = "gpu" knows no augment.recipe = "plip": set decode = "cpu"')
+        return self
+
+    @property
+    def num_views(self) -> int | None:
+        """Different pictures that a sample gives; None where there is no end of them."""
+        return 1 if self.augment == AugmentConfig.off() else self.views

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-__all__ = ["BadImageError", "Box", "decode_crop"]
+__all__ = ["BadImageError", "Box", "decode_crop", "whole_pixels"]
 
 Box = tuple[float, float, float, float]
 MAX_PIXELS = 100_000_000  # of the header; anything larger is refused before decoding
@@ -83,15 +83,20 @@ def _decode_scaled(data: memoryview, width: int, height: int, size_px: int, box:
 
 def _resize(pixels: np.ndarray, width: int, height: int, size_px: int, box: Box) -> np.ndarray:
     """Cut ``box``, given in pixels of the full (width, height), from ``pixels`` decoded at any scale."""
-    scale = _scale(pixels, width, height)
-    left, upper, right, lower = (math.floor(value * scale + 0.5) for value in box)
-    upper, left = min(upper, pixels.shape[0] - 1), min(left, pixels.shape[1] - 1)
-    crop = pixels[upper : max(lower, upper + 1), left : max(right, left + 1)]
+    left, upper, right, lower = whole_pixels(box, _scale(pixels, width, height), *pixels.shape[:2])
+    crop = pixels[upper:lower, left:right]
     if crop.shape[:2] == (size_px, size_px):
         return crop
     channels_last = torch.from_numpy(np.require(crop, requirements="CW"))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(channels_last, (size_px, size_px), mode="bicubic", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
+
+
+def whole_pixels(box: Box, scale: float, height: int, width: int) -> tuple[int, int, int, int]:
+    """The pixels nearest to a box, at least one, of a picture (height, width) decoded at a scale."""
+    left, upper, right, lower = (math.floor(value * scale + 0.5) for value in box)
+    upper, left = min(upper, height - 1), min(left, width - 1)
+    return left, upper, max(right, left + 1), max(lower, upper + 1)
 
 
 def _scale(pixels: np.ndarray, width: int, height: int) -> float:

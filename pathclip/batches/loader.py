@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import count
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pathclip.batches.batch import Batch, caption_id
 from pathclip.batches.config import BatchConfig
+from pathclip.batches.device import DeviceDecoder
+from pathclip.batches.features import FeatureStore
 from pathclip.batches.order import Order
-from pathclip.batches.source import Source
-from pathclip.batches.workers import Decoders, Pending, Places
+from pathclip.batches.source import Item, OwnPictures, Source
+from pathclip.batches.workers import Decoders, Places
 from pathclip.core.errors import UserError
 from pathclip.shards import Dataset
 
@@ -43,13 +47,16 @@ class ShardLoader:
         rank: This process.
         world_size: Processes that share each global batch.
         weights: Passes of each dataset in a pass of the whole; all 1 where left out.
+        device: That decodes, with ``decode = "gpu"``.
 
     Attributes:
         count: Samples in a pass.
         bad: Sample -> why it could not be used.
+        on_cpu: Why the device did not decode a picture -> how many of those this loader has given.
 
     Raises:
-        UserError: If a shard is missing or cut, or the split has fewer samples than a batch.
+        UserError: If a shard is missing or cut, the split has fewer samples than a batch, or the device does
+            not decode.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class ShardLoader:
         rank: int = 0,
         world_size: int = 1,
         weights: Sequence[float] = (),
+        device: torch.device | None = None,
     ) -> None:
         datasets = [dataset] if isinstance(dataset, Dataset) else list(dataset)
         if weights and len(weights) != len(datasets):
@@ -83,6 +91,10 @@ class ShardLoader:
         self.rank, self.world_size = rank, world_size
         self.position = 0
         self.bad: dict[str, str] = {}
+        self.on_cpu: Counter[str] = Counter()
+        self._device = None
+        if config.decode == "gpu":
+            self._device = DeviceDecoder(image_size, device or torch.device("cpu"))
         self._tokens = lru_cache(maxsize=1 << 16)(lambda text: tokenize([text])[0])
 
     def state_dict(self) -> dict[str, int]:
@@ -104,52 +116,75 @@ class ShardLoader:
                 )
         self.position = state["epoch"] * self.count + state["position"]
 
+    def read_features(self, features: FeatureStore) -> None:
+        """From now on batches hold image features in the place of pictures."""
+        self.source.features = features
+
     def __iter__(self) -> Iterator[Batch]:
+        decoders = self.decoders(self.source, len(self.share(self.position)))
+        places = (self.share(start) for start in count(self.position, self.config.size))
+        try:
+            for batch in decoders.stream(places):
+                yield self._assemble(*batch)
+        finally:
+            decoders.close()
+
+    def decoders(self, source: Source | OwnPictures, length: int) -> Decoders:
+        """Workers as the config has them, for batches of at most ``length``."""
         config = self.config
         workers = 2 if config.workers is None else config.workers
-        depth = config.prefetch if workers else 1
-        start = self.position
-        decoders = Decoders(
-            self.source,
-            len(self.share(start)),
-            slots=depth,
+        return Decoders(
+            source,
+            length,
+            slots=config.prefetch if workers else 1,
             workers=workers,
             processes=bool(config.processes),
         )
-        ahead: deque[Pending] = deque()
-        try:
-            while True:
-                while len(ahead) < depth:
-                    ahead.append(decoders.start(self.share(start)))
-                    start += config.size
-                batch = self._assemble(ahead.popleft())
-                if workers:
-                    ahead.append(decoders.start(self.share(start)))
-                    start += config.size
-                yield batch
-        finally:
-            decoders.close()
 
     def share(self, start: int) -> Places:
         """(pass, sample index) of this rank's part of the global batch that starts at position ``start``."""
         size, rank, world = self.config.size, self.rank, self.world_size
         return self.order.window(start + size * rank // world, start + size * (rank + 1) // world)
 
-    def _assemble(self, pending: Pending) -> Batch:
-        pictures, items = pending.result()
+    def _assemble(self, places: Places, pictures: np.ndarray, items: list[Item]) -> Batch:
+        images = self._images(places, pictures, items)
         self.position += self.config.size
         for name, reason in (bad for item in items for bad in item.replaced):
             if name not in self.bad:
                 self.bad[name] = reason
                 log.warning("shard %s: sample replaced by the next usable one: %s", name, reason)
         return Batch(
-            images=torch.from_numpy(pictures).permute(0, 3, 1, 2),  # channels last, as the towers like
+            images=images,
             tokens=torch.stack([self._tokens(item.caption) for item in items]),
             positive_ids=torch.tensor([item.positive_id for item in items]),
             caption_ids=torch.tensor([_caption_id(item.caption) for item in items]),
             keys=[item.key for item in items],
             sampler=self.state_dict(),
         )
+
+    def _images(self, places: Places, pictures: np.ndarray, items: list[Item]) -> Tensor:
+        """The pictures (B, 3, H, W), channels last, or features (B, D); the device decodes what it was left.
+
+        What fails there is loaded again without it, which may put another sample in its place.
+        """
+        if self._device is None:
+            images = torch.from_numpy(pictures)
+            return images.permute(0, 3, 1, 2) if images.ndim == 4 else images
+        images, failed = self._device([item.encoded for item in items])
+        for number in failed:
+            place, out = places[number], pictures[number]
+            items[number] = self.source.load(*place, out, on_cpu="the device failed")
+        rest = [number for number, item in enumerate(items) if item.encoded is None]
+        self._device.put(images, rest, pictures[rest])
+        self._count_on_cpu(items)
+        return images
+
+    def _count_on_cpu(self, items: list[Item]) -> None:
+        for item in items:
+            if item.on_cpu and not self.on_cpu[item.on_cpu]:
+                log.warning("sample %s is decoded on the CPU: %s (told once)", item.key, item.on_cpu)
+            if item.on_cpu:
+                self.on_cpu[item.on_cpu] += 1
 
 
 _caption_id = lru_cache(maxsize=1 << 16)(caption_id)

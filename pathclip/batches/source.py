@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from pathclip.batches.augment import change, choose_box
+from pathclip.batches.augment import change, choose_box, draw_change
 from pathclip.batches.batch import stable_id
 from pathclip.batches.config import BatchConfig
 from pathclip.batches.decode import BadImageError, decode_crop
+from pathclip.batches.device import Encoded, jpeg_size, unsuited
+from pathclip.batches.features import FeatureStore
 from pathclip.batches.order import AUGMENT, CAPTION
 from pathclip.core.errors import FaultError, UserError
 from pathclip.shards import ShardReader
 
-__all__ = ["Item", "Source"]
+__all__ = ["Item", "OwnPictures", "Source"]
 
 MAX_REPLACED = 100  # neighbours tried for one sample that cannot be used
 
@@ -31,12 +33,16 @@ class Item:
         caption: The one drawn.
         positive_id: From the sample's ``positive_id``.
         replaced: (sample, reason) of those that could not be used and that this one stands for.
+        encoded: Its picture, where the device is to decode it.
+        on_cpu: Why the device is not, where it was to.
     """
 
     key: str
     caption: str
     positive_id: int
     replaced: tuple[tuple[str, str], ...] = ()
+    encoded: Encoded | None = None
+    on_cpu: str | None = None
 
 
 class Source:
@@ -50,6 +56,7 @@ class Source:
 
     Attributes:
         count: Samples.
+        features: Of the samples' pictures, to be read in their place; None to decode these.
 
     Raises:
         UserError: If a shard is missing or cut.
@@ -61,14 +68,28 @@ class Source:
         self.readers, self.config, self.image_size, self.seed = list(readers), config, image_size, seed
         self.ends = np.cumsum([_checked_length(reader) for reader in self.readers])
         self.count = int(self.ends[-1]) if len(self.ends) else 0
+        self.features: FeatureStore | None = None
 
-    def load(self, number: int, index: int, out: np.ndarray) -> Item:
-        """Decode a sample into ``out``; the next usable one where it is bad.
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what a sample is loaded into: (H, W, 3) of bytes, or (D,) of float32."""
+        return (self.image_size, self.image_size, 3) if self.features is None else (self.features.dim,)
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        """Of what a sample is loaded into."""
+        return np.uint8 if self.features is None else np.float32
+
+    def load(self, number: int, index: int, out: np.ndarray, *, on_cpu: str | None = None) -> Item:
+        """Decode a sample into ``out``, or copy its feature; the next usable one where it is bad.
+
+        With ``decode = "gpu"`` a picture that suits the device is left as it is, and so is ``out``.
 
         Args:
             number: The pass, which decides on the randomness together with seed and index.
             index: The sample.
-            out: uint8 (H, W, 3).
+            out: Of `shape` and `dtype`.
+            on_cpu: Why not to leave it to the device.
 
         Raises:
             FaultError: If a hundred samples in a row cannot be used.
@@ -76,9 +97,9 @@ class Source:
         replaced: list[tuple[str, str]] = []
         for attempt in range(min(self.count, MAX_REPLACED)):
             candidate = (index + attempt) % self.count
-            reader, row = self._locate(candidate)
+            reader, row = self.locate(candidate)
             try:
-                item = self._load(reader, row, [self.seed, number, candidate], out)
+                item = self._load(reader, row, number, candidate, out, on_cpu)
             except (BadImageError, UserError) as error:  # the latter where the shard was cut meanwhile
                 replaced.append((_name(reader, row), str(error)))
             else:
@@ -88,23 +109,79 @@ class Source:
             f"{replaced[-1][1]}; run `pathclip data verify`"
         )
 
-    def _load(self, reader: ShardReader, row: int, seeds: list[int], out: np.ndarray) -> Item:
+    def _load(
+        self, reader: ShardReader, row: int, number: int, index: int, out: np.ndarray, on_cpu: str | None
+    ) -> Item:
         record = _record(reader, row)
         captions = [c["text"] for c in record.get("captions") or () if c.get("text", "").strip()]
         if not captions:
             raise BadImageError("it has no caption")
         drawn = 0
         if len(captions) > 1 and self.config.captions == "any":
-            drawn = int(np.random.default_rng([*seeds, CAPTION]).integers(len(captions)))
-        rng, augment = np.random.default_rng([*seeds, AUGMENT]), self.config.augment
+            drawn = int(np.random.default_rng([self.seed, number, index, CAPTION]).integers(len(captions)))
+        view, encoded = self._view(number), None
+        if self.features is not None:
+            out[...] = self.features.row(view, index)
+        elif self.config.decode == "cpu" or (on_cpu := on_cpu or unsuited(reader.jpg(row))):
+            self.decode(reader, row, view, index, out)
+        else:
+            encoded = self._encoded(reader, row, view, index)
+        key, positive = str(record["sample_id"]), record.get("positive_id")
+        return Item(key, captions[drawn], stable_id(str(positive or key)), (), encoded, on_cpu)
+
+    def _encoded(self, reader: ShardReader, row: int, view: int, index: int) -> Encoded:
+        """A picture as it is, with all that `decode` would do to it."""
+        rng, augment = self._rng(view, index), self.config.augment
+        data = bytes(reader.jpg(row))
+        return Encoded(data, choose_box(*jpeg_size(data), augment, rng), draw_change(augment, rng))
+
+    def _rng(self, view: int, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, view, index, AUGMENT])
+
+    def decode(self, reader: ShardReader, row: int, view: int, index: int, out: np.ndarray) -> None:
+        """Put a view of a sample's own picture into ``out``, uint8 (H, W, 3).
+
+        Raises:
+            BadImageError: If it does not decode.
+            UserError: If the shard was cut meanwhile.
+        """
+        rng, augment = self._rng(view, index), self.config.augment
         image = decode_crop(reader.jpg(row), self.image_size, lambda w, h: choose_box(w, h, augment, rng))
         out[...] = change(image, augment, rng)
-        key = str(record["sample_id"])
-        return Item(key, captions[drawn], stable_id(str(record.get("positive_id") or key)))
 
-    def _locate(self, index: int) -> tuple[ShardReader, int]:
+    def _view(self, number: int) -> int:
+        """Which of a sample's pictures a pass takes."""
+        views = self.config.num_views
+        return number if views is None else number % views
+
+    def locate(self, index: int) -> tuple[ShardReader, int]:
+        """The shard of a sample, and its row there."""
         shard = int(np.searchsorted(self.ends, index, side="right"))
         return self.readers[shard], index - int(self.ends[shard - 1] if shard else 0)
+
+
+class OwnPictures:
+    """A source's pictures without their captions, and none in another's place. Can be pickled.
+
+    Args:
+        source: Of the samples.
+    """
+
+    dtype = np.uint8
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.shape = (source.image_size, source.image_size, 3)
+
+    def load(self, view: int, index: int, out: np.ndarray) -> Item:
+        """Decode a view of a sample; where it does not decode ``replaced`` says why, and ``out`` is black."""
+        reader, row = self.source.locate(index)
+        try:
+            self.source.decode(reader, row, view, index, out)
+        except BadImageError as error:
+            out[...] = 0
+            return Item("", "", 0, ((_name(reader, row), str(error)),))
+        return Item("", "", 0)
 
 
 def _name(reader: ShardReader, row: int) -> str:

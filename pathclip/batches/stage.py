@@ -25,7 +25,8 @@ def staged(batches: Iterable[Batch], device: torch.device) -> Generator[Batch, N
     stream = torch.cuda.Stream(device)
 
     def move(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
-        images, tokens = batch.images.pin_memory(), batch.tokens.pin_memory()
+        images = batch.images if batch.images.is_cuda else batch.images.pin_memory()  # decoded there, or here
+        tokens = batch.tokens.pin_memory()
         with torch.cuda.stream(stream):
             moved = dataclasses.replace(
                 batch,

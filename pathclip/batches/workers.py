@@ -14,14 +14,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from multiprocessing.connection import Connection
 
 import numpy as np
 
-from pathclip.batches.source import Item, Source
+from pathclip.batches.source import Item, OwnPictures, Source
 from pathclip.core.errors import FaultError, PathclipError
 
 __all__ = ["Decoders", "Places"]
@@ -42,20 +44,32 @@ class Decoders:
         processes: Whether they are processes.
     """
 
-    def __init__(self, source: Source, length: int, *, slots: int, workers: int, processes: bool) -> None:
-        self.source, self.workers = source, workers
-        self.shape = (source.image_size, source.image_size, 3)
-        self.memory = _SharedMemory((slots, length, *self.shape)) if processes and workers else None
+    def __init__(
+        self, source: Source | OwnPictures, length: int, *, slots: int, workers: int, processes: bool
+    ) -> None:
+        self.source, self.workers, self.slots = source, workers, slots
+        shape = (slots, length, *source.shape)
+        self.memory = _SharedMemory(shape, source.dtype) if processes and workers else None
         self.free = list(range(slots))
         self.pool = ThreadPoolExecutor(workers, "decode") if workers else None
         self._own = threading.local()
         self._processes: list[_Process] = []
 
+    def stream(self, batches: Iterable[Places]) -> Iterator[tuple[Places, np.ndarray, list[Item]]]:
+        """Each batch and its result in order, up to ``slots`` batches begun ahead of the one asked for."""
+        left = iter(batches)
+        ahead = deque(map(self.start, islice(left, self.slots)))
+        while ahead:
+            pending = ahead.popleft()
+            result = pending.result()
+            ahead.extend(map(self.start, islice(left, 1)))
+            yield pending.places, *result
+
     def start(self, places: Places) -> Pending:
         """Begin a batch; at most ``slots`` may be under way."""
         slot = self.free.pop()
         if self.memory is None:
-            pictures = np.empty((len(places), *self.shape), np.uint8)
+            pictures = np.empty((len(places), *self.source.shape), self.source.dtype)
         else:
             pictures = self.memory.array[slot, : len(places)]
         step = -(-len(places) // max(4 * self.workers, 1))  # short runs even the load out
@@ -111,7 +125,7 @@ class Pending:
         self.parts = [pool.submit(decoders.run, self, run) if pool else run for run in runs]
 
     def result(self) -> tuple[np.ndarray, list[Item]]:
-        """uint8 (B, H, W, 3), the caller's to keep, and the samples; frees the slot."""
+        """The pictures (B, ...), the caller's to keep, and the samples; frees the slot."""
         parts = [
             part.result() if isinstance(part, Future) else self.decoders.run(self, part)
             for part in self.parts
@@ -124,13 +138,15 @@ class Pending:
 class _SharedMemory:
     """An array in a file without a name: it goes with the last process that holds it, however that ends."""
 
-    def __init__(self, shape: tuple[int, ...], descriptor: int | None = None) -> None:
-        size = int(np.prod(shape))
-        self.shape = shape
+    def __init__(
+        self, shape: tuple[int, ...], dtype: type[np.generic], descriptor: int | None = None
+    ) -> None:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self.shape, self.dtype = shape, dtype
         self.descriptor = _nameless_file() if descriptor is None else descriptor
         if descriptor is None:
             os.ftruncate(self.descriptor, size)
-        self.array = np.frombuffer(mmap.mmap(self.descriptor, size), np.uint8).reshape(shape)
+        self.array = np.frombuffer(mmap.mmap(self.descriptor, size), dtype).reshape(shape)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -146,7 +162,7 @@ def _nameless_file() -> int:
 class _Process:
     """A worker and the line to it. Started by name: no fork, and no second run of the user's script."""
 
-    def __init__(self, source: Source, memory: _SharedMemory) -> None:
+    def __init__(self, source: Source | OwnPictures, memory: _SharedMemory) -> None:
         mine, other = socket.socketpair()
         inherited = (other.fileno(), memory.descriptor)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -154,7 +170,7 @@ class _Process:
         self.process = subprocess.Popen(command, pass_fds=inherited, env=environment)
         other.close()
         self.line = Connection(mine.detach())
-        self.line.send((source, memory.shape))
+        self.line.send((source, memory.shape, memory.dtype))
 
     def do(self, job: tuple[int, int, Places]) -> list[Item]:
         """Have pictures put into a slot.
@@ -188,8 +204,8 @@ def work(line_descriptor: int, memory_descriptor: int) -> None:
     torch.set_num_threads(1)
     line = Connection(line_descriptor)
     try:
-        source, shape = line.recv()
-        pictures = _SharedMemory(shape, memory_descriptor).array
+        source, shape, dtype = line.recv()
+        pictures = _SharedMemory(shape, dtype, memory_descriptor).array
         while True:
             slot, start, places = line.recv()
             try:

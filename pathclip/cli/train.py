@@ -81,4 +81,7 @@ def _text(result: object) -> str:
         lines.append(
             f"{len(result.bad)} samples could not be used and were replaced, e.g. {next(iter(result.bad))}"
         )
+    if result.decoded_on_cpu:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in result.decoded_on_cpu.items())
+        lines.append(f"pictures decoded on the CPU: {reasons}")
     return "\n".join([*lines, f"model: {result.model}", f"curves: {result.run / 'curves.png'}"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import atomic_write, strict_json, write_json
@@ -95,10 +95,15 @@ class FeatureCache:
         return True
 
 
-def describe_model(model: DualEncoder, what: str, features: str = "projected") -> dict[str, Any]:
-    """What features depend on: the weights as they are now, config, transform, precision, versions."""
+def describe_model(
+    model: DualEncoder, what: str, features: str = "projected", *, weights: nn.Module | None = None
+) -> dict[str, Any]:
+    """What features depend on: the weights as they are now, config, transform, precision, versions.
+
+    ``weights`` is the part of the model whose weights count; all of it unless given.
+    """
     return {
-        "weights_sha256": _digest(dict(model.clip.state_dict())),
+        "weights_sha256": _digest(dict((weights or model.clip).state_dict())),
         "model_cfg": model.architecture.model_cfg,
         "transform": {"size": model.image_size, **model.architecture.preprocess_cfg},
         "what": what,

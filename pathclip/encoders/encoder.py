@@ -123,14 +123,16 @@ class DualEncoder(nn.Module):
         """Encode a batch of pairs.
 
         Args:
-            images: uint8 or normalised float (B, 3, S, S).
+            images: uint8 or normalised float (B, 3, S, S); or image features (B, D) of unit length, known
+                already, which go through as they are.
             tokens: int64 (B, T).
 
         Returns:
             Image features (B, D) and text features (B, D), float32 and of unit length, and the scale,
             ``logit_scale.exp()``.
         """
-        return self.encode_pixels(images), self.encode_tokens(tokens), self.logit_scale.exp()
+        image = images.to(self.device) if images.ndim == 2 else self.encode_pixels(images)
+        return image, self.encode_tokens(tokens), self.logit_scale.exp()
 
     def normalize_pixels(self, images_uint8: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (x / 255 - mean) / std, same layout, on the model's device."""

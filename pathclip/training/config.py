@@ -56,6 +56,19 @@ class ModelConfig(Config):
     )
     lock_image: bool = Field(False, description="leave the image tower as it is (LiT)")
     lock_text: bool = Field(False, description="leave the text tower as it is")
+    image_cache: Path | None = Field(
+        None,
+        description="folder for what a locked image tower gives: computed once for each view of a picture "
+        "(batch.views, or no augmentation), read from then on, by later runs too",
+    )
+
+    @model_validator(mode="after")
+    def _locked(self) -> Self:
+        if self.image_cache and not self.lock_image:
+            raise ValueError(
+                "image_cache keeps what a locked image tower gives: set lock_image = true, or leave it unset"
+            )
+        return self
 
 
 class OptimConfig(Config):
@@ -216,3 +229,17 @@ class TrainConfig(Config):
     grad_checkpointing: bool = Field(
         False, description="recompute activations instead of keeping them: a third slower, far less memory"
     )
+
+    @model_validator(mode="after")
+    def _recurring(self) -> Self:
+        if self.model.image_cache and self.batch.num_views is None:
+            raise ValueError(
+                "model.image_cache: every pass augments each picture anew, no feature is met again: set "
+                "batch.views, or switch batch.augment off (min_scale = 1, max_aspect = 1, flips = false, "
+                "quarter_turns = false, stain = 0, stain_shift = 0)"
+            )
+        if self.model.image_cache and self.batch.decode == "gpu":
+            raise ValueError(
+                'model.image_cache decodes each picture once, on the CPU: set batch.decode = "cpu"'
+            )
+        return self

@@ -80,6 +80,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
     data: dict[str, Any] = config.model_dump()
     data["out"] = config.out and config.out.resolve()
     data["data"]["dataset"] = tuple(map(_whole, config.data.dataset))
+    data["model"]["image_cache"] = config.model.image_cache and config.model.image_cache.resolve()
     for table, key in (("model", "name"), ("model", "init")):
         data[table][key] = _absolute(data[table][key])
     data["prompts"] = _absolute(config.prompts)

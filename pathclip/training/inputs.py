@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
+
 from pathclip.batches import BatchConfig, ShardLoader
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
@@ -48,7 +50,7 @@ def build_loader(
     """This rank's batches.
 
     Raises:
-        UserError: As `ShardLoader`.
+        UserError: As `ShardLoader`, or if a GPU is to decode and there is none.
     """
     return ShardLoader(
         datasets,
@@ -60,7 +62,20 @@ def build_loader(
         rank=world.rank if world else 0,
         world_size=world.size if world else 1,
         weights=config.data.weights,
+        device=_decoding_device(config, world),
     )
+
+
+def _decoding_device(config: TrainConfig, world: World | None) -> torch.device | None:
+    if config.batch.decode == "cpu":
+        return None
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    device = world.device if world else torch.device("cuda" if on_gpu else "cpu")
+    if device.type != "cuda":
+        raise UserError(
+            'batch.decode = "gpu" needs a CUDA device, this run is on the CPU: set batch.decode = "cpu"'
+        )
+    return device
 
 
 def _fitted(config: BatchConfig, world: World | None) -> BatchConfig:
@@ -69,7 +84,7 @@ def _fitted(config: BatchConfig, world: World | None) -> BatchConfig:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     per_rank = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
     workers = config.workers if config.workers is not None else min(per_rank, GPU_WORKERS) if gpu else 2
-    processes = config.processes if config.processes is not None else gpu
+    processes = config.processes if config.processes is not None else gpu and config.decode == "cpu"
     return config.replace(workers=workers, processes=processes)
 
 

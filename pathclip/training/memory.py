@@ -15,6 +15,7 @@ from pathclip.core.errors import UserError
 from pathclip.core.memory import available_bytes, resident_bytes
 from pathclip.encoders import DualEncoder
 from pathclip.training.config import TrainConfig
+from pathclip.training.image_cache import CHUNK, input_bytes
 from pathclip.training.rehearsal import rehearse
 from pathclip.training.world import World
 
@@ -50,13 +51,16 @@ def estimate_memory(model: DualEncoder, config: TrainConfig, loader: ShardLoader
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     exchanged = weights if ranks > 1 else 0
     base = max(resident_bytes() - weights, 0)
-    return base + step + exchanged + _ahead(loader, size)
+    return base + step + exchanged + _ahead(model, config, loader, size)
 
 
-def _ahead(loader: ShardLoader, size: int) -> int:
+def _ahead(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size: int) -> int:
     """Bytes of pictures decoded ahead, and of the processes that decode them."""
     workers = loader.config.workers or 0
-    pictures = (loader.config.prefetch if workers else 0) * size * 3 * loader.source.image_size**2
+    batch = size * input_bytes(config, model)
+    if config.model.image_cache:
+        batch = max(batch, CHUNK * 3 * model.image_size**2)  # while the cache is filled
+    pictures = (loader.config.prefetch if workers else 0) * batch
     return pictures + (workers * _worker_bytes() if loader.config.processes else 0)
 
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 
+from pathclip.batches import ShardLoader
 from pathclip.core.config import to_toml
+from pathclip.encoders import DualEncoder
+from pathclip.shards import Dataset
 from pathclip.training.config import TrainConfig
 from pathclip.training.folder import resolved
-from pathclip.training.inputs import build_loader, build_model, open_datasets
+from pathclip.training.image_cache import feature_store
+from pathclip.training.inputs import build_loader, build_model, fingerprint, open_datasets
 from pathclip.training.judge import check_sets
 from pathclip.training.memory import estimate_memory, memory_room
 
@@ -31,6 +35,8 @@ class Plan:
         memory_bytes: At the highest point on a CPU, of one process that has the whole batch; see
             `estimate_memory`.
         memory_room_bytes: What a process can have here; None on a GPU, and where the system does not tell.
+        image_features: Of ``model.image_cache``: folder, how many there are and will be, bytes of these; or
+            None.
     """
 
     config: TrainConfig
@@ -41,6 +47,7 @@ class Plan:
     parameters: int
     memory_bytes: int
     memory_room_bytes: int | None
+    image_features: dict[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -53,6 +60,7 @@ class Plan:
             "parameters": self.parameters,
             "memory_bytes": self.memory_bytes,
             "memory_room_bytes": self.memory_room_bytes,
+            "image_features": self.image_features,
         }
 
     def text(self) -> str:
@@ -66,9 +74,20 @@ class Plan:
                 *found,
                 f"{self.steps} steps of {self.config.batch.size} = {self.epochs:.1f} passes over the data",
                 f"{self.parameters / 1e6:.1f} million parameters",
+                *self._cache_lines(),
                 f"about {self.memory_bytes / 2**30:.2f} GiB of memory at the highest point{beside}",
             ]
         )
+
+    def _cache_lines(self) -> list[str]:
+        cache = self.image_features
+        if cache is None:
+            return []
+        left = cache["total"] - cache["kept"]
+        rest = f"{left} are computed before the first step" if left else "none is left to compute"
+        return [
+            f"{cache['total']} image features ({cache['bytes'] / 2**20:.1f} MiB) in {cache['folder']}: {rest}"
+        ]
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -100,4 +119,18 @@ def make_plan(config: TrainConfig) -> Plan:
         parameters=sum(p.numel() for p in model.parameters()),
         memory_bytes=estimate_memory(model, config, loader),
         memory_room_bytes=memory_room() if on_cpu else None,
+        image_features=_cache(config, model, loader, datasets),
     )
+
+
+def _cache(
+    config: TrainConfig, model: DualEncoder, loader: ShardLoader, datasets: list[Dataset]
+) -> dict[str, Any] | None:
+    if config.model.image_cache is None:
+        return None
+    found = feature_store(config, model, loader, fingerprint(datasets, config.data.split))
+    assert found is not None
+    store = found[0]
+    total = store.count * store.views
+    kept = sum(part.stop - part.start for part in store.parts if store.path(part).is_file())
+    return {"folder": str(store.folder), "kept": kept, "total": total, "bytes": 4 * store.dim * total}

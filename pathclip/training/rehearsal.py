@@ -23,7 +23,8 @@ from pathclip.batches import Batch, ShardLoader
 from pathclip.core.errors import UserError
 from pathclip.encoders import DualEncoder
 from pathclip.training.config import TrainConfig
-from pathclip.training.trainer import Trainer
+from pathclip.training.image_cache import CHUNK, input_bytes
+from pathclip.training.trainer import Trainer, towers_cast
 from pathclip.training.world import World
 
 __all__ = ["rehearse"]
@@ -59,8 +60,11 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
     with FakeTensorMode(allow_non_fake_inputs=True), watched:
         try:
             shell = _emptied(model)
+            if config.model.image_cache:  # the tower is run once, before the first step
+                with torch.no_grad(), towers_cast(config, torch.device("cpu")):
+                    shell.encode_pixels(_pictures(model, CHUNK))
             trainer = Trainer(config, shell, loader, 2, World(0, 1, torch.device("cpu")))
-            trainer.batches = itertools.repeat(_batch(model, size))  # type: ignore[assignment]
+            trainer.batches = itertools.repeat(_batch(config, model, size))  # type: ignore[assignment]
             for _ in range(2):
                 trainer.take_step()
         except UNKNOWN as error:  # what a result's shape or a branch hangs on is not there
@@ -71,7 +75,7 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
             raise UserError(f"model {model.name} does not run: {str(error).splitlines()[0]}") from None
         finally:
             torch.set_rng_state(rng)
-    return int(HOLES * watched.peak) + left_out * _kept_bytes(model)
+    return int(HOLES * watched.peak) + left_out * _kept_bytes(config, model)
 
 
 class _Watched(TorchDispatchMode):
@@ -121,18 +125,22 @@ def _emptied(model: DualEncoder) -> DualEncoder:
     return copy.deepcopy(model, memo)
 
 
-def _kept_bytes(model: DualEncoder) -> int:
+def _kept_bytes(config: TrainConfig, model: DualEncoder) -> int:
     """What a waiting sample holds: picture, tokens, two features thrice (parts, whole, gradient)."""
-    return 3 * model.image_size**2 + 8 * model.context_length + 4 * 6 * model.embed_dim
+    return input_bytes(config, model) + 8 * model.context_length + 4 * 6 * model.embed_dim
 
 
-def _batch(model: DualEncoder, size: int) -> Batch:
-    side, ids = model.image_size, torch.zeros(size, dtype=torch.int64)
+def _batch(config: TrainConfig, model: DualEncoder, size: int) -> Batch:
+    ids = torch.zeros(size, dtype=torch.int64)
     return Batch(
-        images=torch.empty(size, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2),
+        images=torch.empty(size, model.embed_dim) if config.model.image_cache else _pictures(model, size),
         tokens=torch.zeros(size, model.context_length, dtype=torch.int64),
         positive_ids=ids,
         caption_ids=ids,
         keys=[],
         sampler={},
     )
+
+
+def _pictures(model: DualEncoder, count: int) -> Tensor:
+    return torch.empty(count, model.image_size, model.image_size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 
 from pathclip._version import __version__
+from pathclip.batches import ShardLoader
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import claim
-from pathclip.encoders import load
+from pathclip.encoders import DualEncoder, load
 from pathclip.training.best import Best
 from pathclip.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pathclip.training.config import TrainConfig
 from pathclip.training.folder import open_run, taken_back
+from pathclip.training.image_cache import feature_store, fill
 from pathclip.training.inputs import build_loader, build_model, fingerprint, open_datasets
 from pathclip.training.judge import check_sets, judge
 from pathclip.training.memory import check_memory
@@ -53,6 +55,7 @@ class TrainResult:
         stopped: The signal that ended the run early, or None.
         evaluation: The last figures of every named set.
         bad: Samples that could not be used, with the reason.
+        decoded_on_cpu: With ``batch.decode = "gpu"``: why the CPU decoded -> how many pictures.
     """
 
     run: Path
@@ -66,6 +69,7 @@ class TrainResult:
     stopped: str | None = None
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+    decoded_on_cpu: dict[str, int] = field(default_factory=dict)
 
 
 def train(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> TrainResult:
@@ -111,6 +115,7 @@ class _Run:
         model = build_model(config)
         loader = build_loader(config, datasets, model, world)
         check_memory(model, config, loader, world)
+        self.cached = self._fill_cache(model, loader)
         self.total = config.schedule.total_steps(loader.count, config.batch.size)
         self.trainer = Trainer(config, model, loader, self.total, world)
         self.best = Best(config.eval)
@@ -125,9 +130,17 @@ class _Run:
         self.evaluation: dict[str, dict[str, float]] = {}
         self.evaluated_at, self.early = -1, False
 
+    def _fill_cache(self, model: DualEncoder, loader: ShardLoader) -> bool:
+        """Have batches hold image features where the config keeps such; False if stopped on the way."""
+        found = feature_store(self.config, model, loader, self.fingerprint)
+        if found is None:
+            return True
+        loader.read_features(found[0])
+        return fill(*found, model, self.config, loader, self.world, lambda: self.stop.name is not None)
+
     def execute(self) -> TrainResult:
         """Step to the end or until stopped; then save, draw, export."""
-        stopped = False  # by a signal; the end may also come early
+        stopped = not self.cached  # by a signal; the end may also come early
         progress = Progress(self.total, self.trainer.step, enabled=self.world.first)
         try:
             with progress:
@@ -254,6 +267,11 @@ class _Run:
                 "norms": meta["norms"],
                 "loss_scale": meta["loss_scale"],
             }
+            if self.config.model.image_cache and not self.trainer.has_image_tower(checkpoint.weights):
+                raise UserError(
+                    f"checkpoint {folder} has another image tower than model.image_cache holds features of: "
+                    "is model.init still what the run started with?"
+                )
             self.trainer.restore(state, meta["step"])
         except (RuntimeError, ValueError, KeyError) as error:
             if isinstance(error, UserError):
@@ -293,6 +311,7 @@ class _Run:
             stopped=(self.stop.name or "another rank was stopped") if stopped else None,
             evaluation=self.evaluation,
             bad=dict(self.trainer.loader.bad),
+            decoded_on_cpu=dict(self.trainer.loader.on_cpu),
         )
 
     def _export(self, rows: list[dict[str, Any]]) -> Path:

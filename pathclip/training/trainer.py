@@ -9,7 +9,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,14 @@ from pathclip.training.sharding import (
     full,
     gradient_norm,
     is_sharded,
+    local,
     scale_gradients,
     shard,
     sliced_like,
 )
 from pathclip.training.world import World
 
-__all__ = ["MAX_LOGIT_SCALE", "StepResult", "Trainer"]
+__all__ = ["MAX_LOGIT_SCALE", "StepResult", "Trainer", "placed", "towers_cast"]
 
 log = logging.getLogger("pathclip")
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021 (arXiv:2103.00020), section 2.5
@@ -84,7 +85,7 @@ class Trainer:
         sharded = world.size > 1 and config.parallel == "fsdp"
         # channels last: a fifth faster for convolutions on the CPU, more with tensor cores; not with FSDP2
         layout = torch.contiguous_format if sharded else torch.channels_last
-        self.model = _placed(model, world.device, layout).train()
+        self.model = placed(model, world.device, layout).train()
         _lock(self.model, config.model)
         if config.grad_checkpointing:
             self.model.clip.set_grad_checkpointing(True)
@@ -202,8 +203,7 @@ class Trainer:
         return value.detach() / lift
 
     def _cast(self) -> contextlib.AbstractContextManager[None]:
-        dtype = LOW_PRECISION.get(self.config.precision)
-        return torch.autocast(self.world.device.type, dtype, enabled=dtype is not None)
+        return towers_cast(self.config, self.world.device)
 
     def _clip(self, norm: Tensor) -> None:
         limit = self.config.optim.grad_clip
@@ -264,6 +264,16 @@ class Trainer:
             "loss_scale": self.loss_scale.state(),
         }
 
+    def has_image_tower(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether the image tower among a state's weights is this one, to the bit."""
+        own = self.model.clip.state_dict()
+        return all(
+            name in weights
+            and torch.equal(local(sliced_like(weights[name], value)).to(value.device), local(value))
+            for name, value in own.items()
+            if name.startswith("visual.")
+        )
+
     def restore(self, state: dict[str, Any], step: int) -> None:
         """Go on from another trainer's `state`, taken after ``step`` steps."""
         own = self.model.clip.state_dict()
@@ -298,7 +308,13 @@ class Trainer:
             yield whole
 
 
-def _placed(model: DualEncoder, device: torch.device, layout: torch.memory_format) -> DualEncoder:
+def towers_cast(config: TrainConfig, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """The autocast that a run's towers work under."""
+    dtype = LOW_PRECISION.get(config.precision)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def placed(model: DualEncoder, device: torch.device, layout: torch.memory_format) -> DualEncoder:
     """The model on the device, its kernels laid out so; untouched if it is (a rehearsal's cannot move)."""
     kernels = [p for p in model.parameters() if p.ndim == 4]
     there = all(p.device == device for p in model.parameters())

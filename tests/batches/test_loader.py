@@ -325,3 +325,26 @@ def test_a_state_of_other_data_or_seed_is_refused(root: Path, name: str) -> None
     stream = loader(root)
     with pytest.raises(UserError, match=f"made with {name} 99"):
         stream.load_state_dict({**stream.state_dict(), name: 99})
+
+
+def pictures(stream: ShardLoader, passes: int) -> list[dict[str, Tensor]]:
+    """Of each pass: sample -> picture."""
+    found: list[dict[str, Tensor]] = []
+    for batch in take(stream, passes * stream.count // stream.config.size):
+        for key, image in zip(batch.keys, batch.images, strict=True):
+            if not found or key in found[-1]:
+                found.append({})
+            found[-1][key] = image
+    return found
+
+
+def test_a_fixed_number_of_views_come_in_turn(root: Path) -> None:
+    endless = pictures(loader(root, size=6), 5)
+    two = pictures(loader(root, size=6, views=2), 5)
+    assert [set(one) for one in two] == [set(endless[0])] * 5
+    for key in endless[0]:
+        for number in range(5):
+            assert torch.equal(two[number][key], endless[number % 2][key])
+    captions = [batch.caption_ids for batch in take(loader(root, views=2), 20)]
+    plain = [batch.caption_ids for batch in take(loader(root), 20)]
+    assert all(torch.equal(a, b) for a, b in zip(captions, plain, strict=True))  # these are drawn anew

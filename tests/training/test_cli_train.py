@@ -74,6 +74,14 @@ def test_dry_run_shows_the_plan_and_trains_nothing(config: Path) -> None:
         (["config.toml", "--set", "optim.lrr=1"], "unknown key optim.lrr; did you mean optim.lr?"),
         (["config.toml", "--set", "batch.size=many"], "batch.size = 'many'"),
         (
+            ["config.toml", "--set", "batch.decode=gpu", "--set", "device=cpu"],
+            'batch.decode = "gpu" needs a CUDA device, this run is on the CPU: set batch.decode = "cpu"',
+        ),
+        (
+            ["config.toml", "--set", "batch.decode=gpu", "--set", "device=cpu", "--dry-run"],
+            'batch.decode = "gpu" needs a CUDA device',
+        ),
+        (
             ["config.toml", "--set", "accumulation=0"],
             "accumulation = 0: Input should be greater than or equal to 1",
         ),

@@ -49,7 +49,7 @@ def describe_config(name: str) -> dict[str, Any]:
     from pathclip.encoders import find_architecture
 
     config = find_architecture(name).model_cfg
-    vision, text = config["vision_cfg"], config["text_cfg"]
+    vision, text, decoder = config["vision_cfg"], config["text_cfg"], config.get("multimodal_cfg")
     if "timm_model_name" in vision:
         tower = f"{vision['timm_model_name']} (timm)"
     elif isinstance(vision["layers"], list):
@@ -63,6 +63,7 @@ def describe_config(name: str) -> dict[str, Any]:
         "text_tower": f"{text['layers']} x {text['width']}",
         "context_length": text["context_length"],
         "embed_dim": config["embed_dim"],
+        "decoder": f"{decoder['layers']} x {decoder['width']}" if decoder else None,
     }
 
 
@@ -74,7 +75,7 @@ def as_text(data: dict[str, Any], pattern: str | None) -> list[Any]:
     if rows := data["shipped_configs"]:
         text.append(plain("Small configs to train from scratch (`model` in a training config)", "bold"))
         header = [key.replace("_", " ") for key in rows[0]]
-        text += [*columns([[str(value) for value in row.values()] for row in rows], header=header), ""]
+        text += [*columns([[str(value or "") for value in row.values()] for row in rows], header=header), ""]
     if rows := data["published"]:
         text.append(plain("Published models (--model NAME, or a folder with their files)", "bold"))
         for row in rows:

@@ -6,6 +6,7 @@ from pathclip.encoders.architecture import Architecture, find_architecture, ship
 from pathclip.encoders.encoder import DualEncoder, create
 from pathclip.encoders.export import export
 from pathclip.encoders.feed import BadPicture, encode_pictures
+from pathclip.encoders.generate import GenerateConfig, Generated
 from pathclip.encoders.known import KNOWN_MODELS, KnownModel
 from pathclip.encoders.loading import load
 from pathclip.encoders.pictures import PICTURE_SUFFIXES
@@ -16,6 +17,8 @@ __all__ = [
     "Architecture",
     "BadPicture",
     "DualEncoder",
+    "GenerateConfig",
+    "Generated",
     "KnownModel",
     "create",
     "encode_pictures",

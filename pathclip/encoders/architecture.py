@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from pathclip.core import extras
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
+from pathclip.encoders.coca import DECODER_KEYS, build_coca, check_coca
 from pathclip.encoders.formats import LAYOUTS
 from pathclip.encoders.formats.bert import bert_folder
 
@@ -39,6 +40,7 @@ MODEL_KEYS = frozenset(
         "embed_dim",
         "vision_cfg",
         "text_cfg",
+        "multimodal_cfg",
         "quick_gelu",
         "custom_text",
         "init_logit_scale",
@@ -75,8 +77,9 @@ class Architecture:
         """A copy with some values changed.
 
         Args:
-            overrides: Keys of ``model_cfg``; ``vision_cfg``, ``text_cfg`` and ``preprocess_cfg`` take dicts,
-                which are merged. ``image_size`` and ``context_length`` may be given directly.
+            overrides: Keys of ``model_cfg``; ``vision_cfg``, ``text_cfg``, ``multimodal_cfg`` and
+                ``preprocess_cfg`` take dicts, which are merged. ``image_size`` and ``context_length`` may be
+                given directly.
 
         Raises:
             UserError: If a key does not exist, or the model is in another layout.
@@ -87,7 +90,9 @@ class Architecture:
         if "image_size" in overrides:
             model_cfg["vision_cfg"]["image_size"] = overrides.pop("image_size")
         if "context_length" in overrides:
-            model_cfg["text_cfg"]["context_length"] = overrides.pop("context_length")
+            for part in ("text_cfg", "multimodal_cfg") if "multimodal_cfg" in model_cfg else ("text_cfg",):
+                model_cfg[part]["context_length"] = overrides["context_length"]
+            del overrides["context_length"]
         preprocess_cfg.update(overrides.pop("preprocess_cfg", {}))
         for key, value in overrides.items():
             if isinstance(value, dict) and isinstance(model_cfg.get(key), dict):
@@ -137,8 +142,6 @@ def checked(name: str, config: Any, *, place: str | None = None, folder: Path | 
     model_cfg = config.get("model_cfg", config) if isinstance(config, dict) else None
     if not isinstance(model_cfg, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= model_cfg.keys():
         raise UserError(f"{place} is no open_clip model config: expected embed_dim, vision_cfg and text_cfg")
-    if "multimodal_cfg" in model_cfg:
-        raise UserError(f"{place} describes a CoCa model; pathclip handles two-tower (CLIP) models only")
     model_cfg = copy.deepcopy(model_cfg)
     _refuse_unknown(model_cfg, MODEL_KEYS, place, "")
     _refuse_unknown(model_cfg["vision_cfg"], VISION_KEYS, place, "vision_cfg.")
@@ -146,6 +149,10 @@ def checked(name: str, config: Any, *, place: str | None = None, folder: Path | 
     _refuse_unknown(model_cfg["text_cfg"], TEXT_KEYS, place, "text_cfg.")
     preprocess = config.get("preprocess_cfg") or {}
     _refuse_unknown(preprocess, PREPROCESS_KEYS | {"size"}, place, "preprocess_cfg.")
+    if "multimodal_cfg" in model_cfg:
+        _refuse_unknown(model_cfg["multimodal_cfg"], DECODER_KEYS, place, "multimodal_cfg.")
+        check_coca(model_cfg, place)
+        model_cfg["custom_text"] = True  # open_clip builds a CoCa only where this is said too
     if "timm_model_name" in model_cfg["vision_cfg"]:
         model_cfg["vision_cfg"]["timm_model_pretrained"] = False  # never fetch weights behind the user's back
     return Architecture(name, model_cfg, whole_preprocess(preprocess), folder)
@@ -193,6 +200,9 @@ class _Undrawn(TorchFunctionMode):
 
 def _build_open_clip(architecture: Architecture) -> nn.Module:
     config = copy.deepcopy(architecture.model_cfg)
+    if "multimodal_cfg" in config:
+        del config["custom_text"]
+        return build_coca(config)
     bert = "hf_model_name" in config["text_cfg"]
     if bert:
         config["text_cfg"].update(_local_text_tower(architecture))

@@ -19,7 +19,9 @@ from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders.architecture import Architecture, build_clip, evaluation_transform, find_architecture
 from pathclip.encoders.cache import FeatureCache, describe_model, text_key
+from pathclip.encoders.coca import caption_nats
 from pathclip.encoders.feed import encode_pictures
+from pathclip.encoders.generate import GenerateConfig, Generated, generate
 from pathclip.encoders.onednn import pays, use_onednn
 from pathclip.encoders.short_text import encode_short, used_length
 from pathclip.encoders.tokens import tokenizer_of
@@ -119,20 +121,34 @@ class DualEncoder(nn.Module):
         """Where the weights lie."""
         return self.clip.logit_scale.device
 
-    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it can put a picture into words (open_clip's CoCa)."""
+        return hasattr(self.clip, "text_decoder")
+
+    def forward(self, images: Tensor, tokens: Tensor, *, captions: bool = False) -> tuple[Tensor, ...]:
         """Encode a batch of pairs.
 
         Args:
             images: uint8 or normalised float (B, 3, S, S); or image features (B, D) of unit length, known
                 already, which go through as they are.
             tokens: int64 (B, T).
+            captions: Have the decoder say the texts too; only where `has_decoder`.
 
         Returns:
             Image features (B, D) and text features (B, D), float32 and of unit length, and the scale,
-            ``logit_scale.exp()``.
+            ``logit_scale.exp()``; with ``captions`` also their negative log-likelihood in nats, a sum.
         """
-        image = images.to(self.device) if images.ndim == 2 else self.encode_pixels(images)
-        return image, self.encode_tokens(tokens), self.logit_scale.exp()
+        if not captions:
+            image = images.to(self.device) if images.ndim == 2 else self.encode_pixels(images)
+            return image, self.encode_tokens(tokens), self.logit_scale.exp()
+        pixels, tokens = self.prepared(images), tokens.to(self.device)
+        with self.casting():
+            image, image_tokens = self.clip.visual(pixels)
+            text, text_tokens = self.clip.text(tokens)
+            nats = caption_nats(self.clip, image_tokens, text_tokens, tokens)
+        features = (F.normalize(encoded.float(), dim=-1) for encoded in (image, text))
+        return (*features, self.logit_scale.exp(), nats)
 
     def normalize_pixels(self, images_uint8: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (x / 255 - mean) / std, same layout, on the model's device."""
@@ -161,29 +177,39 @@ class DualEncoder(nn.Module):
         Raises:
             UserError: If the shape does not fit or ``features`` is unknown.
         """
-        size = self.image_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
-            raise UserError(
-                f"images {tuple(images.shape)} do not fit {self.name}; expected (B, 3, {size}, {size})"
-            )
+        pixels = self.prepared(images)
         if features not in ("projected", "pooled"):
             raise UserError(f'features={features!r} is unknown; known: "projected", "pooled"')
-        pixels = (
-            self.normalize_pixels(images) if images.dtype == torch.uint8 else images.to(self.device).float()
-        )
-        with self._cast():
+        with self.casting():
             encode = (
                 self.clip.visual
                 if features == "projected"
                 else lambda x: pooled_features(self.clip.visual, x)
             )
-            encoded = encode(pixels).float()
+            encoded = _without_tokens(encode(pixels)).float()
         return F.normalize(encoded, dim=-1) if normalize else encoded
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S), uint8 or normalised, as normalised float32 on the model's device.
+
+        Raises:
+            UserError: If the shape does not fit.
+        """
+        size = self.image_size
+        if images.ndim != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise UserError(
+                f"images {tuple(images.shape)} do not fit {self.name}; expected (B, 3, {size}, {size})"
+            )
+        return (
+            self.normalize_pixels(images) if images.dtype == torch.uint8 else images.to(self.device).float()
+        )
 
     def encode_tokens(self, tokens: Tensor, *, normalize: bool = True) -> Tensor:
         """Features of tokens, int64 (B, T) -> (B, D) float32 on the model's device; differentiable."""
-        with self._cast():
-            encoded = encode_short(self.clip, tokens.to(self.device)).float()
+        with self.casting():
+            ids = tokens.to(self.device)
+            encoded = self.clip.text(ids)[0] if self.has_decoder else encode_short(self.clip, ids)
+            encoded = encoded.float()
         return F.normalize(encoded, dim=-1) if normalize else encoded
 
     def trim_tokens(self, tokens: Tensor) -> Tensor:
@@ -196,6 +222,21 @@ class DualEncoder(nn.Module):
             A view (B, T'), T' <= T, that `encode_tokens` takes; its features differ by rounding only.
         """
         return tokens[:, : used_length(self.clip, tokens)]
+
+    def generate(self, images: Tensor, options: GenerateConfig | None = None) -> list[Generated]:
+        """Put prepared pictures into words, where the model `has_decoder`.
+
+        Args:
+            images: uint8 or normalised float (B, 3, S, S).
+            options: How words are chosen; by default the likeliest next one, the same each time.
+
+        Returns:
+            B texts. They are made up in the manner of the training captions: no finding, no diagnosis.
+
+        Raises:
+            UserError: If there is no decoder, or the options ask for more than it can say.
+        """
+        return generate(self, images, options)
 
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:
         """Texts -> int64 (B, T); longer texts are cut, their last token being the end mark.
@@ -339,7 +380,8 @@ class DualEncoder(nn.Module):
             "versions": versions(),
         }
 
-    def _cast(self) -> contextlib.AbstractContextManager[Any]:
+    def casting(self) -> contextlib.AbstractContextManager[Any]:
+        """The autocast that ``precision`` asks for."""
         if self.precision == "fp32":
             return contextlib.nullcontext()  # an autocast of the caller's stays in force
         return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
@@ -367,6 +409,11 @@ def _check_texts(texts: Sequence[Any]) -> None:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise UserError(f"text {index} is {type(text).__name__}: {text!r:.60}; expected str")
+
+
+def _without_tokens(encoded: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """A tower's feature alone; those of a CoCa give their tokens beside it."""
+    return encoded[0] if isinstance(encoded, tuple) else encoded
 
 
 def _square(size: int | tuple[int, int], name: str) -> int:

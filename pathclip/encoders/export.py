@@ -96,7 +96,7 @@ def hf_config(architecture: Architecture) -> dict[str, Any]:
     )
     odd = [f"vision_cfg.{k}" for k, v in asdict(vision).items() if v != asdict(plain_vision)[k]]
     odd += [f"text_cfg.{k}" for k, v in asdict(text).items() if v != asdict(plain_text)[k]]
-    odd += [key for key in ("custom_text", "init_logit_bias") if cfg.get(key)]
+    odd += [key for key in ("custom_text", "init_logit_bias", "multimodal_cfg") if cfg.get(key)]
     if isinstance(vision.layers, (list, tuple)):
         odd.append("vision_cfg.layers (a ResNet)")
     if odd:

@@ -26,7 +26,7 @@ from pathclip.encoders.pictures import as_rgb, describe, split_batch
 if TYPE_CHECKING:
     from pathclip.encoders.encoder import DualEncoder
 
-__all__ = ["BadPicture", "encode_pictures"]
+__all__ = ["BadPicture", "encode_pictures", "prepared_blocks", "stacked"]
 
 MAX_THREADS = 8
 LANE_PICTURES = 16
@@ -59,31 +59,32 @@ class _Work:
     normalize: bool
     features: Literal["projected", "pooled"]
 
-    def prepare(self, item: Any) -> Tensor | str:
-        """A prepared tensor (3, S, S), uint8 or normalised float; or why there is none."""
-        size = self.model.image_size
-        if isinstance(item, torch.Tensor) and item.is_floating_point():
-            if tuple(item.shape) != (3, size, size):
-                return f"float tensor {tuple(item.shape)}; a normalised picture is (3, {size}, {size})"
-            return item.detach().cpu().float() if item.isfinite().all() else "holds NaN or infinity"
-        fast = prepare_jpeg(item, size, self.model.architecture.preprocess_cfg)
-        if fast is not None:
-            return fast
-        try:
-            return self.model.preprocess(as_rgb(item))
-        except FaultError as error:
-            return str(error)
-
     @torch.no_grad()
     def encode(self, block: list[Tensor | str]) -> list[Tensor | str]:
         """Each prepared picture's feature (D,) on the CPU; a reason stays what it is."""
         good = [picture for picture in block if not isinstance(picture, str)]
         if not good:
             return block
-        pixels = _stacked(self.model, good)
+        pixels = stacked(self.model, good)
         rows = self.model.encode_pixels(pixels, normalize=self.normalize, features=self.features).cpu()
         row = iter(rows)
         return [item if isinstance(item, str) else next(row) for item in block]
+
+
+def prepare(model: DualEncoder, item: Any) -> Tensor | str:
+    """A prepared tensor (3, S, S), uint8 or normalised float; or why there is none."""
+    size = model.image_size
+    if isinstance(item, torch.Tensor) and item.is_floating_point():
+        if tuple(item.shape) != (3, size, size):
+            return f"float tensor {tuple(item.shape)}; a normalised picture is (3, {size}, {size})"
+        return item.detach().cpu().float() if item.isfinite().all() else "holds NaN or infinity"
+    fast = prepare_jpeg(item, size, model.architecture.preprocess_cfg)
+    if fast is not None:
+        return fast
+    try:
+        return model.preprocess(as_rgb(item))
+    except FaultError as error:
+        return str(error)
 
 
 def encode_pictures(
@@ -124,7 +125,7 @@ def _encoded(work: _Work, items: list[Any], batch_size: int, progress: bool) -> 
         most = LANE_PICTURES if work.model.precision == "fp32" else batch_size  # each pass casts the weights
         blocks = _side_by_side(work, items, max(1, min(most, batch_size // lanes)), lanes)
     else:
-        blocks = _decoded_ahead(work, items, batch_size)
+        blocks = map(work.encode, prepared_blocks(work.model, items, batch_size))
     with work.model.evaluating():
         each = chain.from_iterable(blocks)
         return list(track(each, "pictures", len(items)) if progress else each)
@@ -150,16 +151,16 @@ def _remembered(
     return [found[i if key is None or i in found else first[key]] for i, key in enumerate(keys)]
 
 
-def _decoded_ahead(work: _Work, items: list[Any], size: int) -> Iterator[list[Tensor | str]]:
-    """The model takes block after block; threads decode what comes next."""
+def prepared_blocks(model: DualEncoder, items: list[Any], size: int) -> Iterator[list[Tensor | str]]:
+    """Blocks of ``size`` pictures as the model takes them, or why not; threads decode what comes next."""
     with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         queue = deque()
         for item in items:
-            queue.append(pool.submit(work.prepare, item))
+            queue.append(pool.submit(prepare, model, item))
             if len(queue) == (BATCHES_AHEAD + 1) * size:
-                yield work.encode([queue.popleft().result() for _ in range(size)])
+                yield [queue.popleft().result() for _ in range(size)]
         while queue:
-            yield work.encode([queue.popleft().result() for _ in range(min(size, len(queue)))])
+            yield [queue.popleft().result() for _ in range(min(size, len(queue)))]
 
 
 def _side_by_side(work: _Work, items: list[Any], size: int, lanes: int) -> Iterator[list[Tensor | str]]:
@@ -170,7 +171,7 @@ def _side_by_side(work: _Work, items: list[Any], size: int, lanes: int) -> Itera
     """
 
     def whole(start: int) -> list[Tensor | str]:
-        return work.encode([work.prepare(item) for item in items[start : start + size]])
+        return work.encode([prepare(work.model, item) for item in items[start : start + size]])
 
     pool = ThreadPoolExecutor(lanes, initializer=partial(torch.set_num_threads, 1))
     try:
@@ -180,7 +181,8 @@ def _side_by_side(work: _Work, items: list[Any], size: int, lanes: int) -> Itera
         torch.set_num_threads(lanes)  # what the threads were told also holds for threads yet to come
 
 
-def _stacked(model: DualEncoder, pictures: list[Tensor]) -> Tensor:
+def stacked(model: DualEncoder, pictures: list[Tensor]) -> Tensor:
+    """Prepared pictures as one batch for the model; uint8 if all are."""
     if all(picture.dtype == torch.uint8 for picture in pictures):
         return torch.stack(pictures)
     return torch.stack(

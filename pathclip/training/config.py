@@ -200,6 +200,12 @@ class TrainConfig(Config):
     model: ModelConfig = Field(default_factory=ModelConfig)
     batch: BatchConfig = Field(default_factory=BatchConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
+    caption_loss_weight: float | None = Field(
+        None,
+        ge=0,
+        description="with a decoder (CoCa): loss = contrastive + this x caption, in nats per token; "
+        "unset: 2; 0 leaves the decoder as it is",
+    )
     optim: OptimConfig = Field(default_factory=OptimConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)

@@ -25,7 +25,8 @@ def cached_backward(
     loss: Loss,
     pieces: int,
     cast: Callable[[], contextlib.AbstractContextManager[None]],
-) -> Tensor:
+    caption_share: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Accumulate the gradients of ``loss`` over the whole batch while the activations of one piece are alive.
 
     The first pass keeps features only; the loss is taken once, over all of them; the second pass repeats each
@@ -40,9 +41,11 @@ def cached_backward(
         loss: (image features (B, D), text features (B, D), scale, bias or None) -> scalar.
         pieces: How many; at most B are used.
         cast: Autocast of the towers.
+        caption_share: What a nat of the captions adds to the objective; None where there is no decoder, or it
+            is not asked. Captions are a sum over samples, so each piece takes its part in the second pass.
 
     Returns:
-        The loss, detached.
+        The loss and the captions' nats, detached.
 
     Source: Gao et al. 2021 (arXiv:2101.06983), with the random state replayed.
     """
@@ -50,10 +53,11 @@ def cached_backward(
     parts = list(zip(images.tensor_split(pieces), tokens.tensor_split(pieces), strict=True))
     parts = [(i, t) for i, t in parts if len(i)]
 
-    def encode(module: nn.Module, part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(module: nn.Module, part: tuple[Tensor, Tensor], captions: bool) -> tuple[Tensor, ...]:
+        asked = {"captions": True} if captions else {}
         with cast():
-            features: tuple[Tensor, Tensor, Tensor] = module(
-                part[0].to(device, non_blocking=True), part[1].to(device)
+            features: tuple[Tensor, ...] = module(
+                part[0].to(device, non_blocking=True), part[1].to(device), **asked
             )
         return features
 
@@ -61,7 +65,7 @@ def cached_backward(
     with torch.no_grad(), _buffers_kept(model):
         for part in parts:
             states.append(_random_state(device))
-            image, text, scale = encode(model, part)
+            image, text, scale = encode(model, part, captions=False)
             kept.append((image, text))
     image, text = (torch.cat(f).requires_grad_() for f in zip(*kept, strict=True))
     leaves = [image, text, scale.detach().requires_grad_()]
@@ -69,6 +73,7 @@ def cached_backward(
     value = loss(*leaves, bias)
     grads = torch.autograd.grad(value, leaves if bias is None else [*leaves, bias])
 
+    nats = None if caption_share is None else torch.zeros_like(caption_share)
     sizes = [len(i) for i, _ in parts]
     for number, (part, state, image_grad, text_grad) in enumerate(
         zip(parts, states, grads[0].split(sizes), grads[1].split(sizes), strict=True)
@@ -76,8 +81,12 @@ def cached_backward(
         last = number == len(parts) - 1
         _set_random_state(device, state)
         with contextlib.nullcontext() if last else _not_exchanged(wrapped):
-            image, text, scale = encode(wrapped, part)
+            image, text, scale, *said = encode(wrapped, part, captions=caption_share is not None)
             outputs, wanted = [image, text], [image_grad, text_grad]
+            if caption_share is not None and nats is not None:
+                outputs += said
+                wanted.append(caption_share)
+                nats += said[0].detach()
             if last:  # the scale and the bias belong to the whole batch
                 outputs.append(scale)
                 wanted.append(grads[2])
@@ -86,7 +95,7 @@ def cached_backward(
                     wanted.append(grads[3])
             reached = [(o, g) for o, g in zip(outputs, wanted, strict=True) if o.requires_grad]
             torch.autograd.backward([o for o, _ in reached], [g for _, g in reached])
-    return value.detach()
+    return value.detach(), nats
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from pathclip.core.errors import UserError
 from pathclip.core.files import strict_json, write_json
 from pathclip.encoders import DualEncoder
 from pathclip.encoders.cache import describe_model
+from pathclip.training.captions import caption_loss_weight
 from pathclip.training.config import TrainConfig
 from pathclip.training.progress import LOG_EVERY_S
 from pathclip.training.trainer import placed, towers_cast
@@ -42,9 +43,17 @@ def feature_store(
         model: As it starts.
         loader: Of the run; nothing is read from it.
         data: As `fingerprint` tells it.
+
+    Raises:
+        UserError: If a decoder is to learn too.
     """
     if config.model.image_cache is None:
         return None
+    if caption_loss_weight(config, model):
+        raise UserError(
+            "model.image_cache keeps a feature per picture, and a decoder reads the tower's tokens: set "
+            "caption_loss_weight = 0, or leave image_cache unset"
+        )
     augment = config.batch.augment
     about = {
         "schema": "pathclip.image-features/1",

@@ -15,9 +15,9 @@ from pathclip.training.sharding import sliced_like
 
 __all__ = ["build_optimizer", "learning_rate", "load_named_state", "named_state"]
 
-BLOCK = re.compile(r"(?:resblocks|blocks|layers|stages)\.(\d+)\.")
+BLOCK = re.compile(r"(?:resblocks|cross_attn|blocks|layers|stages)\.(\d+)\.")
 FIRST = re.compile(
-    r"(?:conv1|patch_embed|stem|class_embedding|positional_embedding|pos_embed|token_embedding|ln_pre)"
+    r"(?:conv1|patch_embed|stem|class_embedding|cls_emb|positional_embedding|pos_embed|token_embedding|ln_pre)"
 )
 NamedState = dict[str, dict[str, Tensor]]
 
@@ -50,17 +50,21 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 def _shares(names: Mapping[str, nn.Parameter], decay: float | None) -> dict[str, float]:
     if decay is None:
         return dict.fromkeys(names, 1.0)
-    blocks: dict[bool, int] = {}  # of the image tower, of the text tower
+    blocks: dict[str, int] = {}  # of each tower
     depths: dict[str, int | None] = {}
     for name in names:
-        image, block = ".visual." in f".{name}", BLOCK.search(name)
+        tower, block = _tower(name), BLOCK.search(name)
         depths[name] = int(block[1]) + 1 if block else 0 if FIRST.search(name) else None
         if block:
-            blocks[image] = max(blocks.get(image, 0), int(block[1]) + 1)
+            blocks[tower] = max(blocks.get(tower, 0), int(block[1]) + 1)
     return {
-        name: 1.0 if depth is None else decay ** (blocks.get(".visual." in f".{name}", 0) + 1 - depth)
+        name: 1.0 if depth is None else decay ** (blocks.get(_tower(name), 0) + 1 - depth)
         for name, depth in depths.items()
     }
+
+
+def _tower(name: str) -> str:
+    return next((tower for tower in ("visual", "text_decoder") if f".{tower}." in f".{name}"), "text")
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> NamedState:

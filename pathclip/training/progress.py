@@ -55,8 +55,9 @@ class Progress:
         """After every step."""
         if not self.enabled:
             return
+        parts = " + ".join(f"{name.removesuffix('_loss')} {v:.4f}" for name, v in result.parts.items())
         text = (
-            f"loss {result.loss:.4f}, {size / result.seconds:.0f} samples/s, "
+            f"loss {result.loss:.4f}{f' ({parts})' if parts else ''}, {size / result.seconds:.0f} samples/s, "
             f"{result.wait_seconds / result.seconds:.0%} waiting for data"
         )
         if self.bar is not None:

@@ -185,6 +185,7 @@ class _Run:
                 "schema": "pathclip.metrics/1",
                 "step": step,
                 "loss": result.loss,
+                **result.parts,
                 "logit_scale": trainer.model.logit_scale.item(),
                 "lr": result.lr,
                 "samples_seen": step * size,

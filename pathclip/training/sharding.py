@@ -18,7 +18,13 @@ from pathclip.training.world import World
 
 __all__ = ["exchange_scales", "full", "gradient_norm", "local", "scale_gradients", "shard", "sliced_like"]
 
-STACKS = ("blocks", "layers", "resblocks", "stages")  # what open_clip and timm call a tower's repeated parts
+STACKS = (
+    "blocks",
+    "layers",
+    "resblocks",
+    "stages",
+    "cross_attn",
+)  # what open_clip and timm call a tower's repeated parts
 
 
 def shard(model: DualEncoder, world: World) -> None:

@@ -22,6 +22,7 @@ from pathclip.encoders import DualEncoder
 from pathclip.encoders.architecture import build_clip
 from pathclip.loss import ContrastiveLoss
 from pathclip.training.average import Average
+from pathclip.training.captions import caption_loss_weight, targets_per_rank
 from pathclip.training.config import ModelConfig, TrainConfig
 from pathclip.training.gradcache import cached_backward
 from pathclip.training.loss_scale import LossScale
@@ -57,6 +58,8 @@ class StepResult:
         seconds: Wall time, waiting for data included.
         wait_seconds: Of it, waiting for data.
         flag: Whether any rank raised its flag.
+        parts: What ``loss`` is made of where that is more than one thing: ``contrastive_loss``, and
+            ``caption_loss`` in nats per token, before its weight.
     """
 
     loss: float
@@ -65,6 +68,7 @@ class StepResult:
     seconds: float
     wait_seconds: float
     flag: bool
+    parts: Mapping[str, float]
 
 
 class Trainer:
@@ -76,6 +80,9 @@ class Trainer:
         loader: This rank's batches.
         total_steps: Length of the run, for the schedule.
         world: The processes.
+
+    Raises:
+        UserError: If captions are asked of a model without a decoder.
     """
 
     def __init__(
@@ -86,7 +93,8 @@ class Trainer:
         # channels last: a fifth faster for convolutions on the CPU, more with tensor cores; not with FSDP2
         layout = torch.contiguous_format if sharded else torch.channels_last
         self.model = placed(model, world.device, layout).train()
-        _lock(self.model, config.model)
+        self.caption_weight = caption_loss_weight(config, model)
+        _lock(self.model, config.model, decoder=not self.caption_weight)
         if config.grad_checkpointing:
             self.model.clip.set_grad_checkpointing(True)
         if config.compile:
@@ -125,9 +133,9 @@ class Trainer:
         batch = next(self.batches)
         waited = time.perf_counter() - started
         lr = self._set_learning_rate()
-        loss, norm = self._gradients(batch)
+        parts, norm = self._gradients(batch)
         self._clip(norm)
-        mean, any_flag, norm_value = self._share(loss, flag, norm)
+        mean, any_flag, norm_value, means = self._share(parts, flag, norm)
         trouble = self._trouble(mean, norm_value)
         if trouble is None:
             self.optimizer.step()
@@ -141,7 +149,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.seen_keys, self.sampler = batch.keys, batch.sampler
-        return StepResult(mean, norm_value, lr, time.perf_counter() - started, waited, any_flag)
+        return StepResult(mean, norm_value, lr, time.perf_counter() - started, waited, any_flag, means)
 
     def _trimmed(self, batches: Iterable[Batch]) -> Generator[Batch, None, None]:
         """Tokens as long as the longest caption needs; a compiled tower wants one length."""
@@ -151,20 +159,21 @@ class Trainer:
             yield batch
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Gradients of the batch's loss, their norm; formed again with less lift where float16 overflowed."""
+        """`_backward`'s parts, the gradients' norm; formed again with less lift where float16 overflowed."""
         while True:
-            loss = self._backward(batch)
+            parts = self._backward(batch)
             norm = gradient_norm(self.model.parameters())
             if not self.loss_scale.enabled:
-                return loss, norm
+                return parts, norm
             finite = math.isfinite(norm.item())
-            if not finite and self.world.any(not math.isfinite(loss.item())):
-                return loss, norm  # the batch's fault, not the lift's
+            if not finite and self.world.any(not math.isfinite(parts.sum().item())):
+                return parts, norm  # the batch's fault, not the lift's
             if not self.loss_scale.update(finite):
-                return loss, norm
+                return parts, norm
             self.optimizer.zero_grad(set_to_none=True)
 
     def _backward(self, batch: Batch) -> Tensor:
+        """Form the gradients of contrastive + weight x caption loss; gives the two, or the first alone."""
         device = self.world.device
         ids = torch.stack([batch.positive_ids, batch.caption_ids], dim=1).to(device)
         lift = self.loss_scale.value
@@ -181,8 +190,11 @@ class Trainer:
             )
             return value if lift == 1 else value * lift
 
+        targets = targets_per_rank(self.model, batch, self.world) if self.caption_weight else None
+        share = None if targets is None else self.caption_weight * lift / targets
+        nats: Tensor | None
         if self.config.accumulation > 1:
-            value = cached_backward(
+            value, nats = cached_backward(
                 self.model,
                 self.wrapped,
                 batch.images,
@@ -190,17 +202,22 @@ class Trainer:
                 loss,
                 self.config.accumulation,
                 self._cast,
+                share,
             )
         else:
+            asked = {} if share is None else {"captions": True}
             with self._cast():
-                features = self.wrapped(batch.images.to(device, non_blocking=True), batch.tokens.to(device))
-            value = loss(*features, self.model.logit_bias)
-            value.backward()
+                image, text, scale, *said = self.wrapped(
+                    batch.images.to(device, non_blocking=True), batch.tokens.to(device), **asked
+                )
+            value, nats = loss(image, text, scale, self.model.logit_bias), said[0] if said else None
+            (value if nats is None else value + share * nats).backward()
         if is_sharded(self.model):
             exchange_scales(self.model, self.world)
         if lift != 1:
             scale_gradients(self.model.parameters(), value.new_tensor(1 / lift))
-        return value.detach() / lift
+        contrastive = value.detach() / lift
+        return contrastive[None] if nats is None else torch.stack([contrastive, nats.detach() / targets])
 
     def _cast(self) -> contextlib.AbstractContextManager[None]:
         return towers_cast(self.config, self.world.device)
@@ -219,13 +236,14 @@ class Trainer:
             group["lr"] = lr * group["lr_share"]
         return lr
 
-    def _share(self, loss: Tensor, flag: bool, norm: Tensor) -> tuple[float, bool, float]:
-        """The world's mean loss, whether any rank has a flag, and the gradient's norm: one exchange."""
-        if self.world.size == 1:
-            return loss.item(), flag, norm.item()
-        values = torch.stack([loss, loss.new_tensor(float(flag)), norm.to(loss.dtype)])
-        mean, flags, norm_mean = self.world.mean(values).tolist()
-        return mean, flags > 0, norm_mean
+    def _share(self, parts: Tensor, flag: bool, norm: Tensor) -> tuple[float, bool, float, dict[str, float]]:
+        """The world's mean loss, whether any rank has a flag, the gradient norm, the parts: one exchange."""
+        values = torch.stack([parts.new_tensor(float(flag)), norm.to(parts.dtype), *parts])
+        flags, norm_mean, contrastive, *caption = self.world.mean(values).tolist()
+        if not caption:
+            return contrastive, flags > 0, norm_mean, {}
+        loss = contrastive + self.caption_weight * caption[0]
+        return loss, flags > 0, norm_mean, {"contrastive_loss": contrastive, "caption_loss": caption[0]}
 
     @torch.no_grad()
     def _clamp_scale(self) -> None:
@@ -323,18 +341,20 @@ def placed(model: DualEncoder, device: torch.device, layout: torch.memory_format
     return model.to(device, memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
-def _lock(model: DualEncoder, config: ModelConfig) -> None:
+def _lock(model: DualEncoder, config: ModelConfig, *, decoder: bool) -> None:
     """Freeze whole towers, their norms' statistics too; the scale and the bias stay free."""
-    image, scales = model.clip.visual, {"logit_scale", "logit_bias"}
+    image, others = model.clip.visual, ("visual", "text_decoder")
     if config.lock_image:
         image.requires_grad_(False).eval()
     if config.lock_text:
         for name, parameter in model.clip.named_parameters():
-            if not name.startswith("visual.") and name not in scales:
+            if name.partition(".")[0] not in (*others, "logit_scale", "logit_bias"):
                 parameter.requires_grad_(False)
         for name, module in model.clip.named_children():
-            if name != "visual":
+            if name not in others:
                 module.eval()
+    if decoder and model.has_decoder:
+        model.clip.text_decoder.requires_grad_(False).eval()
 
 
 def _compile(model: DualEncoder) -> None:

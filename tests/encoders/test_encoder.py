@@ -290,7 +290,7 @@ def test_an_open_clip_name_is_known_with_dash_or_slash() -> None:
         (lambda: create("tiny-vit-112", zzz=2), "unknown key zzz; known: custom_text, embed_dim"),
         (lambda: create("tiny-vit-112", text_cfg={"heads": 3}), "cannot be built"),
         (lambda: create("tiny-vit-112", image_size=(84, 112)), "wants pictures of 84 x 112 px"),
-        (lambda: create("coca_ViT-B-32"), "describes a CoCa model"),
+        (lambda: create("coca_roberta-ViT-B-32"), "a decoder needs open_clip's own causal text tower"),
         (
             lambda: create("roberta-ViT-B-32"),
             "sizes of text tower roberta-base are not known here; if it is a BERT, put its config.json into",

@@ -306,6 +306,13 @@ def test_what_cannot_be_cached_is_refused(config: TrainConfig, change: dict[str,
     assert len(refused.value.errors()) == 1
 
 
+def test_a_decoder_reads_more_than_a_feature(config: TrainConfig) -> None:
+    coca = changed(cached(config), model={"name": "tiny-coca-112"})
+    with pytest.raises(UserError, match="set caption_loss_weight = 0, or leave image_cache unset"):
+        store_of(coca)
+    assert store_of(changed(coca, caption_loss_weight=0)).dim == build_model(coca).embed_dim
+
+
 def test_a_file_in_the_folders_place_is_the_users_mistake(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*about\.json: Not a directory"):

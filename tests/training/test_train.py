@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from shard_factory import COLOURS, make_dataset, picture
-from train_cases import TINY_MODEL, changed
+from train_cases import TINY_MODEL, changed, cut_back, on_two_ranks
 
 from pathclip.core.config import load_config
 from pathclip.core.errors import FaultError, UserError
@@ -159,17 +158,6 @@ def test_resume_goes_on_to_the_same_bits(
     assert losses(half.run) == losses(whole.run)
     assert same_weights(half.run, whole.run)
     assert (half.run / "keys/rank0.bin").read_bytes() == (whole.run / "keys/rank0.bin").read_bytes()
-
-
-def cut_back(run: Path, step: int) -> None:
-    """Leave the run as a kill after checkpoint ``step`` would: rows and keys beyond it, a torn last line."""
-    for folder in (run / "checkpoints").iterdir():
-        if int(folder.name[5:]) > step:
-            shutil.rmtree(folder)
-    shutil.rmtree(run / "model")
-    (run / "checkpoints" / ".step-00000099.part").mkdir()
-    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (run / "metrics.jsonl").write_text("".join(lines[: step + 1]) + lines[-1][:20])
 
 
 def same_weights(first: Path, second: Path) -> bool:
@@ -342,20 +330,6 @@ def test_a_rank_that_dies_is_named_and_torchrun_goes_on_from_the_checkpoint(
     assert "step-00000004, step 4 of 6" in done.stderr
     assert losses(config.out) == losses(tmp_path / "whole")
     assert same_weights(config.out, tmp_path / "whole")
-
-
-def on_two_ranks(
-    file: Path, *arguments: str, program: Sequence[str] = ("-m", "pathclip")
-) -> subprocess.CompletedProcess[str]:
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.run(
-        [sys.executable, *command, *program, "train", str(file), "--json", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=file.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
 
 
 def test_a_run_that_was_never_saved_starts_again(config: TrainConfig, tmp_path: Path) -> None:

@@ -20,9 +20,19 @@ STAINS /= np.linalg.norm(STAINS, axis=1, keepdims=True)
 UNMIX = np.linalg.inv(STAINS)
 DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # of each 8-bit value
 
-# Mean and spread, over H&E tiles of several laboratories, of a tile's mean and deviation in red, green, blue.
-TILE_MEAN, MEAN_SPREAD = np.array([170.0, 122.0, 175.0]), np.array([25.0, 28.0, 39.0])
-TILE_DEVIATION, DEVIATION_SPREAD = np.array([33.0, 41.0, 28.0]), np.array([7.0, 11.0, 10.0])
+
+def _together(spread: list[float], correlation: list[list[float]]) -> np.ndarray:
+    """(3, 3), which makes of three independent draws three that vary and go together so: a symmetric root."""
+    variances, axes = np.linalg.eigh(np.array(correlation))
+    return np.array(spread)[:, None] * (axes * np.sqrt(variances)) @ axes.T
+
+
+# A tile's mean and deviation in red, green, blue: their means over H&E tiles of several laboratories,
+# their spreads, and how the channels go together within a tissue (what is dark in one is dark in all).
+TILE_MEAN = np.array([170.0, 122.0, 175.0])
+MEAN_SPREAD = _together([25, 28, 39], [[1, 0.80, 0.67], [0.80, 1, 0.88], [0.67, 0.88, 1]])
+TILE_DEVIATION = np.array([33.0, 41.0, 28.0])
+DEVIATION_SPREAD = _together([7, 11, 10], [[1, 0.83, 0.84], [0.83, 1, 0.93], [0.84, 0.93, 1]])
 MIN_DEVIATION = 8.0
 FLAT = 5.0  # added to a picture's own deviation: flat ones keep from turning to noise
 
@@ -120,8 +130,8 @@ def _draw_stain(config: AugmentConfig, rng: np.random.Generator) -> tuple[np.nda
 def restain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Give a share of the pictures the colours of a staining that was drawn at random.
 
-    Each channel is moved and stretched to a mean and a deviation drawn from those of H&E tiles. What remains
-    to learn from is structure, so that a slide of another laboratory is no stranger.
+    Each channel is moved and stretched to a mean and a deviation drawn from those of H&E tiles, channels
+    together. What remains to learn from is structure, so that a slide of another laboratory is no stranger.
 
     Args:
         image: uint8 (H, W, 3).
@@ -148,5 +158,5 @@ def restain(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) 
 def _draw_colours(config: AugmentConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
     if not config.restain or rng.random() >= config.restain:
         return None
-    mean = TILE_MEAN + MEAN_SPREAD * rng.standard_normal(3)
-    return mean, np.maximum(TILE_DEVIATION + DEVIATION_SPREAD * rng.standard_normal(3), MIN_DEVIATION)
+    mean = TILE_MEAN + MEAN_SPREAD @ rng.standard_normal(3)
+    return mean, np.maximum(TILE_DEVIATION + DEVIATION_SPREAD @ rng.standard_normal(3), MIN_DEVIATION)

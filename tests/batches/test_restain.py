@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pathclip.batches.augment import DEVIATION_SPREAD, TILE_DEVIATION, TILE_MEAN, restain
+from pathclip.batches.augment import (
+    DEVIATION_SPREAD,
+    MEAN_SPREAD,
+    TILE_DEVIATION,
+    TILE_MEAN,
+    restain,
+)
 from pathclip.batches.config import AugmentConfig
 from pathclip.synthetic import CLASSES, paint_tile
 
@@ -40,7 +46,18 @@ def test_colours_are_drawn_as_written_and_do_not_depend_on_the_picture() -> None
         assert (
             np.abs(deviations / TILE_DEVIATION - 1) < 0.35
         ).all()  # less where values are cut at 0 and 255
-    assert (DEVIATION_SPREAD > 0).all()
+    assert (np.diag(DEVIATION_SPREAD) > 0).all()
+
+
+def test_channels_are_drawn_together_with_the_spread_that_is_written() -> None:
+    grey = np.random.default_rng(0).normal(128, 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+    drawn = [restain(grey, ALWAYS, np.random.default_rng(seed)) for seed in range(600)]
+    means = np.array([d.mean((0, 1)) for d in drawn])
+    covariance = MEAN_SPREAD @ MEAN_SPREAD.T
+    spread = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(spread, [25, 28, 39])
+    assert np.abs(means.std(0) / spread - 1).max() < 0.25  # less where values are cut at 255
+    assert np.abs(np.corrcoef(means.T) - covariance / np.outer(spread, spread)).max() < 0.15
 
 
 def test_the_structure_stays(tile: np.ndarray) -> None:

@@ -283,14 +283,17 @@ class Trainer:
         }
 
     def has_image_tower(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether the image tower among a state's weights is this one, to the bit."""
+        """Whether the image tower among a state's weights is this one, to the bit; every rank must ask."""
         own = self.model.clip.state_dict()
-        return all(
+        names = [name for name in own if name.startswith("visual.")]
+        same = [  # of all of them: to slice a weight is the work of all ranks
             name in weights
-            and torch.equal(local(sliced_like(weights[name], value)).to(value.device), local(value))
-            for name, value in own.items()
-            if name.startswith("visual.")
-        )
+            and torch.equal(
+                local(sliced_like(weights[name], own[name])).to(self.world.device), local(own[name])
+            )
+            for name in names
+        ]
+        return not self.world.any(not all(same))
 
     def restore(self, state: dict[str, Any], step: int) -> None:
         """Go on from another trainer's `state`, taken after ``step`` steps."""

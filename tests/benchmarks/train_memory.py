@@ -29,6 +29,7 @@ from train import HERE
 
 GIB = 2**30
 VIT = {"model.name": "ViT-B-32"}
+CACHE = "a folder of the case's own"
 CASES: dict[str, dict[str, Any]] = {
     "vit-b-32 fp32 32": {**VIT, "batch.size": 32},
     "vit-b-32 fp32 64": {**VIT, "batch.size": 64},
@@ -54,6 +55,13 @@ CASES: dict[str, dict[str, Any]] = {
         "optim.ema": 0.99,
     },
     "vit-b-32 fp32 64, image tower locked": {**VIT, "batch.size": 64, "model.lock_image": True},
+    "vit-b-32 fp32 64, image features cached": {
+        **VIT,
+        "batch.size": 64,
+        "batch.views": 1,
+        "model.lock_image": True,
+        "model.image_cache": CACHE,
+    },
     "tiny-vit-112 fp32 64": {"model.name": "tiny-vit-112", "batch.size": 64},
     "tiny-vit-112 bf16 256": {"model.name": "tiny-vit-112", "batch.size": 256, "precision": "bf16"},
     "tiny-vit-112 fp32 512, 4 pieces, average": {
@@ -99,6 +107,7 @@ def measure(name: str, values: dict[str, Any], options: argparse.Namespace) -> d
         run = Path(folder) / "run"
         config = write_config(Path(folder), options.steps)
         command = [sys.executable, "-m", "pathclip", "train", str(config)]
+        values = {key: Path(folder) / "cache" if value == CACHE else value for key, value in values.items()}
         for key, value in {"data.dataset": options.shards.resolve(), "out": run, **values}.items():
             command += ["--set", f"{key}={str(value).lower() if isinstance(value, bool) else value}"]
         dry = subprocess.run([*command, "--dry-run", "--json"], check=True, stdout=subprocess.PIPE, text=True)

@@ -378,15 +378,26 @@ def test_two_ranks_fill_one_cache_and_train_as_one(
     (tmp_path / "two.toml").write_text(to_toml(two))
     (tmp_path / "piecemeal.py").write_text(PIECEMEAL)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "piecemeal.py", "train"]
-    done = subprocess.run(
-        [sys.executable, *command, "two.toml"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def run_on_two(*arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, *command, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    run_on_two("two.toml")
     assert {p.name: p.read_bytes() for p in store_of(two).folder.glob("*.safetensors")} == written
     rows = read_metrics(tmp_path / "two/metrics.jsonl")
     assert [row["loss"] for row in rows] == pytest.approx(losses(one), rel=1e-5)
+    if parallel == "fsdp":  # the check that the checkpoint's tower is the cached one, in slices
+        for path in [tmp_path / "two/model", tmp_path / "two/checkpoints/step-00000009"]:
+            shutil.rmtree(path)
+        run_on_two("--resume", "two")
+        again = read_metrics(tmp_path / "two/metrics.jsonl")
+        assert [row["loss"] for row in again] == [row["loss"] for row in rows]
+        assert again != rows  # times are new

@@ -6,6 +6,7 @@ from pathclip.batches.decode import BadImageError, decode_crop
 from pathclip.batches.loader import ShardLoader
 from pathclip.batches.order import Order
 from pathclip.batches.stage import staged
+from pathclip.batches.windowed import WindowedOrder
 
 __all__ = [
     "AugmentConfig",
@@ -14,6 +15,7 @@ __all__ = [
     "BatchConfig",
     "Order",
     "ShardLoader",
+    "WindowedOrder",
     "caption_id",
     "decode_crop",
     "stable_id",

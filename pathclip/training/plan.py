@@ -31,6 +31,8 @@ class Plan:
         memory_bytes: At the highest point on a CPU, of one process that has the whole batch; see
             `estimate_memory`.
         memory_room_bytes: What a process can have here; None on a GPU, and where the system does not tell.
+        disk_bytes: That streamed shards take here at a time, at most; None where nothing is streamed, or
+            nobody states how large the shards are.
     """
 
     config: TrainConfig
@@ -41,6 +43,7 @@ class Plan:
     parameters: int
     memory_bytes: int
     memory_room_bytes: int | None
+    disk_bytes: int | None
 
     def data(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -53,6 +56,7 @@ class Plan:
             "parameters": self.parameters,
             "memory_bytes": self.memory_bytes,
             "memory_room_bytes": self.memory_room_bytes,
+            "disk_bytes": self.disk_bytes,
         }
 
     def text(self) -> str:
@@ -67,8 +71,14 @@ class Plan:
                 f"{self.steps} steps of {self.config.batch.size} = {self.epochs:.1f} passes over the data",
                 f"{self.parameters / 1e6:.1f} million parameters",
                 f"about {self.memory_bytes / 2**30:.2f} GiB of memory at the highest point{beside}",
+                *self._disk(),
             ]
         )
+
+    def _disk(self) -> list[str]:
+        if self.disk_bytes is None:
+            return []
+        return [f"at most {self.disk_bytes / 1e9:.2f} GB of shards on this disk at a time"]
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -78,7 +88,7 @@ def make_plan(config: TrainConfig) -> Plan:
         UserError: As `pathclip.training.train` would at its start.
     """
     config = resolved(config)
-    datasets = open_datasets(config)
+    datasets = open_datasets(config, count=False)
     check_sets(config)
     model = build_model(config)
     loader = build_loader(config, datasets, model)
@@ -100,4 +110,5 @@ def make_plan(config: TrainConfig) -> Plan:
         parameters=sum(p.numel() for p in model.parameters()),
         memory_bytes=estimate_memory(model, config, loader),
         memory_room_bytes=memory_room() if on_cpu else None,
+        disk_bytes=loader.shards.most_bytes(loader.window) if loader.shards is not None else None,
     )

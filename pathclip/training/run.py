@@ -17,6 +17,7 @@ from pathclip._version import __version__
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import claim
 from pathclip.encoders import load
+from pathclip.shards import LostShardError, Passed
 from pathclip.training.best import Best
 from pathclip.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pathclip.training.config import TrainConfig
@@ -53,6 +54,7 @@ class TrainResult:
         stopped: The signal that ended the run early, or None.
         evaluation: The last figures of every named set.
         bad: Samples that could not be used, with the reason.
+        streamed: What went through this process's window of shards; None where nothing was streamed.
     """
 
     run: Path
@@ -66,6 +68,7 @@ class TrainResult:
     stopped: str | None = None
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
+    streamed: Passed | None = None
 
 
 def train(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> TrainResult:
@@ -137,6 +140,10 @@ class _Run:
                     stopped = self._attend(result)
             if self.trainer.step > self.saved_step:
                 self._save()
+        except LostShardError:
+            if self.world.size == 1 and self.trainer.step > self.saved_step:  # several could not meet to save
+                self._save()
+            raise
         except RuntimeError as error:
             if self.world.size == 1 or not LOST.search(str(error)):
                 raise
@@ -293,7 +300,12 @@ class _Run:
             stopped=(self.stop.name or "another rank was stopped") if stopped else None,
             evaluation=self.evaluation,
             bad=dict(self.trainer.loader.bad),
+            streamed=self._streamed(),
         )
+
+    def _streamed(self) -> Passed | None:
+        shards = self.trainer.loader.shards
+        return shards.passed if shards is not None and shards.passed.shards else None
 
     def _export(self, rows: list[dict[str, Any]]) -> Path:
         from pathclip.heads import load_prompts

@@ -30,6 +30,7 @@ class Held:
         """A batch of these positions begins; returns what waits until its shards are here."""
         span = self.order.needed(start, stop)
         self._spans.append(span)
+        self._let_go()
         needed = []
         for dataset, (first, last) in span.items():
             here = self._here.setdefault(dataset, range(first, first))
@@ -43,12 +44,15 @@ class Held:
     def leave(self) -> None:
         """The oldest batch under way has ended."""
         self._spans.popleft()
+        self._let_go()
+        self._look_ahead()
+
+    def _let_go(self) -> None:
         for dataset, here in self._here.items():
             oldest = next((span[dataset][0] for span in self._spans if dataset in span), here.start)
-            for window in range(here.start, oldest):
+            for window in range(here.start, min(oldest, here.stop)):
                 self.shards.drop(self.order.shards(dataset, window))
-            self._here[dataset] = range(max(here.start, oldest), here.stop)
-        self._look_ahead()
+            self._here[dataset] = range(max(here.start, oldest), max(here.stop, oldest))
 
     def _look_ahead(self) -> None:
         for dataset, here in self._here.items():

@@ -144,7 +144,6 @@ class ShardLoader:
                 batch = self._assemble(ahead.popleft())
                 if held:
                     held.leave()
-                    self.source.tidy()
                 if workers:
                     ahead.append(self._begin(decoders, held, start))
                     start += config.size
@@ -165,7 +164,9 @@ class ShardLoader:
     def _begin(self, decoders: Decoders, held: Held | None, start: int) -> Pending:
         if held is None:
             return decoders.start(self.share(start))
-        return decoders.start(self.share(start), held.enter(*self._span(start)))
+        ready = held.enter(*self._span(start))
+        self.source.tidy()
+        return decoders.start(self.share(start), ready)
 
     def share(self, start: int) -> Places:
         """(pass, sample index) of this rank's part of the global batch that starts at position ``start``."""

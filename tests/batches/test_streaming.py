@@ -152,7 +152,9 @@ def test_a_pass_holds_what_a_pass_over_the_mapped_whole_holds(data: Path, expect
     assert keys(expected[: COUNT // 5]) != keys(whole)
 
 
-@pytest.mark.parametrize("options", [{"workers": 3, "prefetch": 4}, {"workers": 1, "processes": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"workers": 3, "prefetch": 4}, {"workers": 1, "processes": True}], ids=str
+)
 def test_workers_change_nothing(
     memory: Store, data: Path, cache: Path, expected: list[Batch], options: dict[str, object]
 ) -> None:

@@ -8,6 +8,7 @@ from pathclip.batches.loader import ShardLoader
 from pathclip.batches.order import Order
 from pathclip.batches.source import OwnPictures
 from pathclip.batches.stage import staged
+from pathclip.batches.windowed import WindowedOrder
 
 __all__ = [
     "AugmentConfig",
@@ -18,6 +19,7 @@ __all__ = [
     "Order",
     "OwnPictures",
     "ShardLoader",
+    "WindowedOrder",
     "caption_id",
     "decode_crop",
     "stable_id",

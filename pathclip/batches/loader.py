@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import count
 
 import numpy as np
 import torch
@@ -16,11 +15,13 @@ from pathclip.batches.batch import Batch, caption_id
 from pathclip.batches.config import BatchConfig
 from pathclip.batches.device import DeviceDecoder
 from pathclip.batches.features import FeatureStore
+from pathclip.batches.held import Held
 from pathclip.batches.order import Order
 from pathclip.batches.source import Item, OwnPictures, Source
-from pathclip.batches.workers import Decoders, Places
+from pathclip.batches.windowed import WindowedOrder
+from pathclip.batches.workers import Decoders, Pending, Places
 from pathclip.core.errors import UserError
-from pathclip.shards import Dataset
+from pathclip.shards import Dataset, ShardReader, ShardWindow
 
 __all__ = ["ShardLoader"]
 
@@ -48,15 +49,19 @@ class ShardLoader:
         world_size: Processes that share each global batch.
         weights: Passes of each dataset in a pass of the whole; all 1 where left out.
         device: That decodes, with ``decode = "gpu"``.
+        window: Stream: of each dataset only so many shards, and as many ahead, lie here at a time, and the
+            samples of so many are shuffled together (see `WindowedOrder`). None shuffles, and needs, all.
 
     Attributes:
         count: Samples in a pass.
         bad: Sample -> why it could not be used.
         on_cpu: Why the device did not decode a picture -> how many of those this loader has given.
+        shards: What lies here at a time; None where all of it does.
 
     Raises:
         UserError: If a shard is missing or cut, the split has fewer samples than a batch, or the device does
             not decode.
+        FaultError: While streaming, if a shard cannot be had.
     """
 
     def __init__(
@@ -72,13 +77,24 @@ class ShardLoader:
         world_size: int = 1,
         weights: Sequence[float] = (),
         device: torch.device | None = None,
+        window: int | None = None,
     ) -> None:
         datasets = [dataset] if isinstance(dataset, Dataset) else list(dataset)
         if weights and len(weights) != len(datasets):
             raise UserError(f"data.weights has {len(weights)} numbers for {len(datasets)} datasets")
-        readers = [each.readers(split) for each in datasets]
-        self.source = Source([r for each in readers for r in each], config, image_size, seed)
-        self.order = Order([sum(map(len, each)) for each in readers], seed, weights)
+        self.shards: ShardWindow | None = None
+        self.order: Order | WindowedOrder
+        if window is None:
+            readers = [each.readers(split) for each in datasets]
+            self.source = Source([r for each in readers for r in each], config, image_size, seed)
+            self.order = Order([sum(map(len, each)) for each in readers], seed, weights)
+        else:
+            self.shards = ShardWindow(datasets, split)
+            self.shards.check_room(window)
+            counts = [[shard.count for shard in each.shards(split)] for each in datasets]
+            passing = [ShardReader(path) for path in self.shards.paths]
+            self.source = Source(passing, config, image_size, seed, [n for each in counts for n in each])
+            self.order = WindowedOrder(counts, seed, window, weights)
         self.count = self.order.count
         if self.count < max(config.size, 1):
             raise UserError(
@@ -87,7 +103,7 @@ class ShardLoader:
             )
         if config.size < world_size:
             raise UserError(f"batch.size is {config.size}, there are {world_size} ranks: each needs a sample")
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.window = config, seed, window or 0
         self.rank, self.world_size = rank, world_size
         self.position = 0
         self.bad: dict[str, str] = {}
@@ -100,7 +116,8 @@ class ShardLoader:
     def state_dict(self) -> dict[str, int]:
         """Where the stream stands after the batch yielded last: epoch, position in it, and what fixes it."""
         epoch, position = divmod(self.position, self.count)
-        return {"epoch": epoch, "position": position, "seed": self.seed, "count": self.count}
+        fixed = {"seed": self.seed, "count": self.count, "window": self.window}
+        return {"epoch": epoch, "position": position, **fixed}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
@@ -108,10 +125,10 @@ class ShardLoader:
         Raises:
             UserError: If it read other data or had another seed.
         """
-        for name, mine in (("seed", self.seed), ("count", self.count)):
-            if state[name] != mine:
+        for name, mine in (("seed", self.seed), ("count", self.count), ("window", self.window)):
+            if (saved := state.get(name, 0)) != mine:
                 raise UserError(
-                    f"the checkpoint was made with {name} {state[name]}, this run has {mine}: "
+                    f"the checkpoint was made with {name} {saved}, this run has {mine}: "
                     "resume with the data and seed that the run started with"
                 )
         self.position = state["epoch"] * self.count + state["position"]
@@ -121,13 +138,29 @@ class ShardLoader:
         self.source.features = features
 
     def __iter__(self) -> Iterator[Batch]:
-        decoders = self.decoders(self.source, len(self.share(self.position)))
-        places = (self.share(start) for start in count(self.position, self.config.size))
+        start, size, held = self.position, self.config.size, self._held()
+        decoders = self.decoders(self.source, len(self.share(start)))
+        ahead: deque[Pending] = deque()
         try:
-            for batch in decoders.stream(places):
-                yield self._assemble(*batch)
+            while True:
+                while len(ahead) < decoders.slots:
+                    ahead.append(self._begin(decoders, held, start))
+                    start += size
+                pending = ahead.popleft()
+                batch = self._assemble(pending.places, *pending.result())
+                if held:
+                    held.leave()
+                if decoders.workers:
+                    ahead.append(self._begin(decoders, held, start))
+                    start += size
+                yield batch
         finally:
+            if self.shards is not None:
+                self.shards.stop()
             decoders.close()
+            if self.shards is not None:
+                self.shards.close()
+                self.source.tidy()
 
     def decoders(self, source: Source | OwnPictures, length: int) -> Decoders:
         """Workers as the config has them, for batches of at most ``length``."""
@@ -141,10 +174,25 @@ class ShardLoader:
             processes=bool(config.processes),
         )
 
+    def _held(self) -> Held | None:
+        if self.shards is None or isinstance(self.order, Order):
+            return None
+        return Held(self.order, self.shards)
+
+    def _begin(self, decoders: Decoders, held: Held | None, start: int) -> Pending:
+        if held is None:
+            return decoders.start(self.share(start))
+        ready = held.enter(*self._span(start))
+        self.source.tidy()
+        return decoders.start(self.share(start), ready)
+
     def share(self, start: int) -> Places:
         """(pass, sample index) of this rank's part of the global batch that starts at position ``start``."""
+        return self.order.window(*self._span(start))
+
+    def _span(self, start: int) -> tuple[int, int]:
         size, rank, world = self.config.size, self.rank, self.world_size
-        return self.order.window(start + size * rank // world, start + size * (rank + 1) // world)
+        return start + size * rank // world, start + size * (rank + 1) // world
 
     def _assemble(self, places: Places, pictures: np.ndarray, items: list[Item]) -> Batch:
         images = self._images(places, pictures, items)

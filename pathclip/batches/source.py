@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,8 @@ class Source:
         config: Captions and augmentation.
         image_size: Side of the pictures in pixels.
         seed: Of captions and augmentation.
+        counts: Samples of each shard, where shards lie here only for a while. What replaces a bad sample is
+            then looked for in its own shard.
 
     Attributes:
         count: Samples.
@@ -63,12 +65,19 @@ class Source:
     """
 
     def __init__(
-        self, readers: Sequence[ShardReader], config: BatchConfig, image_size: int, seed: int
+        self,
+        readers: Sequence[ShardReader],
+        config: BatchConfig,
+        image_size: int,
+        seed: int,
+        counts: Sequence[int] | None = None,
     ) -> None:
         self.readers, self.config, self.image_size, self.seed = list(readers), config, image_size, seed
-        self.ends = np.cumsum([_checked_length(reader) for reader in self.readers])
+        self.passing = counts is not None
+        self.ends = np.cumsum([_checked_length(r) for r in self.readers] if counts is None else counts)
         self.count = int(self.ends[-1]) if len(self.ends) else 0
         self.features: FeatureStore | None = None
+        self._opened: set[int] = set()  # of shards that pass, those to be let go of again
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,12 +104,15 @@ class Source:
             FaultError: If a hundred samples in a row cannot be used.
         """
         replaced: list[tuple[str, str]] = []
-        for attempt in range(min(self.count, MAX_REPLACED)):
-            candidate = (index + attempt) % self.count
+        for candidate in self._candidates(index):
             reader, row = self.locate(candidate)
             try:
                 item = self._load(reader, row, number, candidate, out, on_cpu)
-            except (BadImageError, UserError) as error:  # the latter where the shard was cut meanwhile
+            except BadImageError as error:
+                replaced.append((_name(reader, row), str(error)))
+            except UserError as error:  # the shard was cut meanwhile
+                if self.passing:
+                    raise FaultError(str(error)) from None
                 replaced.append((_name(reader, row), str(error)))
             else:
                 return replace(item, replaced=tuple(replaced)) if replaced else item
@@ -108,6 +120,22 @@ class Source:
             f"shard {reader.path}: {len(replaced)} samples in a row cannot be used, the last because "
             f"{replaced[-1][1]}; run `pathclip data verify`"
         )
+
+    def tidy(self) -> None:
+        """Let go of shards that were removed: what is mapped still takes its room on the disk."""
+        for shard in [s for s in list(self._opened) if not self.readers[s].path.exists()]:
+            self.readers[shard].forget()
+            self._opened.discard(shard)
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The sample, then those that may stand for it."""
+        first, count = 0, self.count
+        if self.passing:
+            shard = int(np.searchsorted(self.ends, index, side="right"))
+            first = int(self.ends[shard - 1]) if shard else 0
+            count = int(self.ends[shard]) - first
+        for attempt in range(min(count, MAX_REPLACED)):
+            yield first + (index - first + attempt) % count
 
     def _load(
         self, reader: ShardReader, row: int, number: int, index: int, out: np.ndarray, on_cpu: str | None
@@ -157,6 +185,8 @@ class Source:
     def locate(self, index: int) -> tuple[ShardReader, int]:
         """The shard of a sample, and its row there."""
         shard = int(np.searchsorted(self.ends, index, side="right"))
+        if self.passing:
+            self._opened.add(shard)
         return self.readers[shard], index - int(self.ends[shard - 1] if shard else 0)
 
 
@@ -182,6 +212,10 @@ class OwnPictures:
             out[...] = 0
             return Item("", "", 0, ((_name(reader, row), str(error)),))
         return Item("", "", 0)
+
+    def tidy(self) -> None:
+        """As the source's."""
+        self.source.tidy()
 
 
 def _name(reader: ShardReader, row: int) -> str:

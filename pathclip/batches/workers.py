@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -65,8 +65,8 @@ class Decoders:
             ahead.extend(map(self.start, islice(left, 1)))
             yield pending.places, *result
 
-    def start(self, places: Places) -> Pending:
-        """Begin a batch; at most ``slots`` may be under way."""
+    def start(self, places: Places, ready: Callable[[], None] = lambda: None) -> Pending:
+        """Begin a batch; at most ``slots`` may be under way. ``ready`` returns when its shards are here."""
         slot = self.free.pop()
         if self.memory is None:
             pictures = np.empty((len(places), *self.source.shape), self.source.dtype)
@@ -74,7 +74,7 @@ class Decoders:
             pictures = self.memory.array[slot, : len(places)]
         step = -(-len(places) // max(4 * self.workers, 1))  # short runs even the load out
         runs = [range(i, min(i + step, len(places))) for i in range(0, len(places), step)]
-        return Pending(self, slot, places, pictures, runs)
+        return Pending(self, slot, places, pictures, runs, ready)
 
     def close(self) -> None:
         """End threads and processes."""
@@ -85,6 +85,7 @@ class Decoders:
 
     def run(self, pending: Pending, run: range) -> list[Item]:
         """Load samples of a batch, in one of the pool's threads or in the process that belongs to it."""
+        pending.ready()
         if self.memory is None:
             return [self.source.load(*pending.places[i], pending.pictures[i]) for i in run]
         job = (pending.slot, run.start, [pending.places[i] for i in run])
@@ -118,9 +119,16 @@ class Pending:
     """A batch under way."""
 
     def __init__(
-        self, decoders: Decoders, slot: int, places: Places, pictures: np.ndarray, runs: list[range]
+        self,
+        decoders: Decoders,
+        slot: int,
+        places: Places,
+        pictures: np.ndarray,
+        runs: list[range],
+        ready: Callable[[], None],
     ) -> None:
         self.decoders, self.slot, self.places, self.pictures = decoders, slot, places, pictures
+        self.ready = ready
         pool = decoders.pool
         self.parts = [pool.submit(decoders.run, self, run) if pool else run for run in runs]
 
@@ -208,6 +216,7 @@ def work(line_descriptor: int, memory_descriptor: int) -> None:
         pictures = _SharedMemory(shape, dtype, memory_descriptor).array
         while True:
             slot, start, places = line.recv()
+            source.tidy()
             try:
                 line.send([source.load(*place, pictures[slot, start + i]) for i, place in enumerate(places)])
             except PathclipError as error:

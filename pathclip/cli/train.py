@@ -77,6 +77,13 @@ def _text(result: object) -> str:
         lines.append(f"loss {result.loss_first:.3f} -> {result.loss_last:.3f}")
     for name, values in result.evaluation.items():
         lines.append(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in values.items()))
+    if result.streamed:
+        s = result.streamed
+        again = f", {s.retried} attempts made again" if s.retried else ""
+        lines.append(
+            f"{s.shards} shards ({s.bytes / 1e9:.1f} GB) streamed{again}; at most {s.peak_shards} "
+            f"({s.peak_bytes / 1e9:.1f} GB) were here at a time"
+        )
     if result.bad:
         lines.append(
             f"{len(result.bad)} samples could not be used and were replaced, e.g. {next(iter(result.bad))}"

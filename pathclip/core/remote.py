@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 
 from pathclip.core.errors import FaultError, PathclipError, UserError
@@ -31,7 +33,15 @@ SCHEMA = "pathclip.published/1"
 SAVE_S = 60.0  # so much work is repeated at most after an interruption
 URL = re.compile(r"(?P<protocol>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.+)")
 COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
-DRIVERS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "gcs": ("gcsfs", "gs")}
+DRIVERS = {
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gs"),
+    "gcs": ("gcsfs", "gs"),
+    "http": ("aiohttp", "http"),
+    "https": ("aiohttp", "http"),
+}
+SILENCE_S = 60.0  # of an http server, until it counts as gone; a transfer may take as long as it takes
 
 Entry = dict[str, Any]
 
@@ -115,6 +125,28 @@ def local_place(url: str) -> Path | None:
     return Path(rest).resolve() if protocol in ("file", "local") else None
 
 
+class _Watcher(Callback):
+    """Told of every piece of a transfer."""
+
+    def __init__(self, stopped: threading.Event | None) -> None:
+        super().__init__()
+        self.stopped = stopped
+
+    def relative_update(self, inc: int = 1) -> None:
+        if self.stopped is not None and self.stopped.is_set():
+            raise InterruptedError("stopped")
+
+
+def _http_options(protocol: str) -> dict[str, Any]:
+    """Left alone, aiohttp ends every transfer after five minutes, however large and however well it goes."""
+    if protocol not in ("http", "https"):
+        return {}
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
+    return {"client_kwargs": {"timeout": timeout}}
+
+
 def sync(files: Sequence[LocalFile], url: str) -> Synced:
     """Make the place at ``url`` hold these files and, of what was put there before, no others.
 
@@ -191,7 +223,7 @@ class Place:
                 require(module, extra=extra, why=f"reaching {url}")
             except UserError as error:
                 raise FaultError(str(error)) from None
-        options = {"auto_mkdir": True} if local_place(url) else {}
+        options = {"auto_mkdir": True} if local_place(url) else _http_options(protocol)
         with self._reaching("open it"):
             self._fs, root = url_to_fs(url, skip_instance_cache=True, **options)
         self._root = root.rstrip("/")
@@ -237,10 +269,10 @@ class Place:
             except FileNotFoundError:
                 return None
 
-    def get(self, name: str, path: Path) -> None:
-        """Copy a file from there to here."""
+    def get(self, name: str, path: Path, stopped: threading.Event | None = None) -> None:
+        """Copy a file from there to here; ends early, with an error, when ``stopped`` is set."""
         with self._reaching(f"read {name}"):
-            self._fs.get_file(f"{self._root}/{name}", str(path))
+            self._fs.get_file(f"{self._root}/{name}", str(path), callback=_Watcher(stopped))
 
     def put(self, file: LocalFile) -> None:
         """Copy a file from here to there."""

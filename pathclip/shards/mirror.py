@@ -20,7 +20,7 @@ from pathclip.core.progress import track
 from pathclip.core.remote import Place, check_url
 from pathclip.shards.write import ShardInfo
 
-__all__ = ["bring", "cache_folder", "mirror_index"]
+__all__ = ["CONNECTIONS", "bring", "cache_base", "cache_folder", "mirror_index", "owned_folder"]
 
 log = logging.getLogger("pathclip")
 CONNECTIONS = 8
@@ -30,9 +30,13 @@ INDEX = "index.json"
 
 def cache_folder(url: str) -> Path:
     """Where the files of a url lie on this machine: below ``PATHCLIP_CACHE``, else ``~/.cache/pathclip``."""
-    base = Path(os.environ.get("PATHCLIP_CACHE") or Path.home() / ".cache" / "pathclip")
-    name = PurePosixPath(url).name
-    return base / "datasets" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+    name = PurePosixPath(url).name[:40]
+    return cache_base() / "datasets" / f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+
+
+def cache_base() -> Path:
+    """Where everything that was fetched lies."""
+    return Path(os.environ.get("PATHCLIP_CACHE") or Path.home() / ".cache" / "pathclip")
 
 
 def mirror_index(url: str) -> Path:
@@ -58,7 +62,7 @@ def mirror_index(url: str) -> Path:
     if data is None:
         raise UserError(f"{url} is no dataset: there is no {INDEX} (from `pathclip ingest`)")
     wanted = _shards(_parsed(data, url), url)
-    with _owned(root):
+    with owned_folder(root):
         if (root / INDEX).is_file():
             for path, sha256 in _shards(read_json(root / INDEX), url).items():
                 if wanted.get(path) != sha256:
@@ -78,7 +82,7 @@ def bring(url: str, root: Path, shards: Sequence[ShardInfo]) -> None:
         FaultError: If the store cannot be reached, or a shard is not the one that the index states.
         UserError: If the disk has too little room.
     """
-    with _owned(root):
+    with owned_folder(root):
         missing = [shard for shard in shards if not _is_here(root, shard)]
         if not missing:
             return
@@ -142,7 +146,7 @@ def _shards(index: dict[str, Any], url: str) -> dict[str, str]:
 
 
 @contextmanager
-def _owned(root: Path) -> Iterator[None]:
+def owned_folder(root: Path) -> Iterator[None]:
     """Wait until no other process of this machine changes the folder."""
     root.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

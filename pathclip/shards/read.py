@@ -15,12 +15,13 @@ import numpy as np
 from pathclip.core.errors import UserError
 from pathclip.core.files import read_json
 from pathclip.core.remote import local_place, meant_url
+from pathclip.shards.listed import open_listed, split_of
 from pathclip.shards.mirror import bring, mirror_index
-from pathclip.shards.write import INDEX_MAGIC, MEMBERS, ShardInfo
+from pathclip.shards.rows import parse_idx, scan_tar
+from pathclip.shards.urls import is_listed
+from pathclip.shards.write import ShardInfo
 
-__all__ = ["Dataset", "ShardReader", "scan_tar"]
-
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
+__all__ = ["Dataset", "ShardReader"]
 
 
 class ShardReader:
@@ -43,7 +44,7 @@ class ShardReader:
         """(N, 6) uint64: offset and size of jpg, txt and json; size 0 where a foreign tar lacks it."""
         if self._rows is None:
             idx = self.path.with_suffix(".idx")
-            self._rows = _read_idx(idx, self.path) if idx.is_file() else scan_tar(self.path)
+            self._rows = parse_idx(idx.read_bytes(), idx, self.path) if idx.is_file() else scan_tar(self.path)
         return self._rows
 
     def __len__(self) -> int:
@@ -58,16 +59,22 @@ class ShardReader:
         return bytes(self._member(i, 1)).decode("utf-8", "replace")
 
     def record(self, i: int) -> dict[str, Any]:
-        """The json member; for foreign tars without one, a record made from the txt and the key."""
+        """The json member; for foreign tars a record made from the key and the txt, or the json's caption."""
         data = self._member(i, 2)
-        if data:
-            return json.loads(bytes(data))
-        return {"sample_id": self.key(i), "captions": [{"text": self.txt(i), "source": "table"}]}
+        record = json.loads(bytes(data)) if data else {}
+        if isinstance(record, dict) and "sample_id" in record:
+            return record
+        caption = self.txt(i) if self.rows[i, 3] or not isinstance(record, dict) else record.get("caption")
+        return {"sample_id": self.key(i), "captions": [{"text": str(caption or ""), "source": "table"}]}
 
     def key(self, i: int) -> str:
         """The sample's key, read from the tar header before its picture."""
         header = self._bytes()[int(self.rows[i, 0]) - tarfile.BLOCKSIZE :][:100]
         return bytes(header).split(b"\0", 1)[0].decode().rsplit("/", 1)[-1].split(".", 1)[0]
+
+    def forget(self) -> None:
+        """Let go of map and index; the map lives on while somebody holds a picture of it."""
+        self._map = self._rows = None
 
     def close(self) -> None:
         """Give the map back; the next access opens it again."""
@@ -111,7 +118,7 @@ class Dataset:
     Attributes:
         root: The dataset folder; of a url the one that its shards are fetched into when they are read.
         splits: Split name to its shards, in order.
-        url: Where it lies, if not on this machine.
+        url: Where it lies, if not on this machine, or the list of its shards.
     """
 
     root: Path
@@ -119,15 +126,26 @@ class Dataset:
     url: str | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Dataset:
+    def open(cls, path: str | Path, *, stream: bool = False, count: bool = True) -> Dataset:
         """Open a dataset folder (with ``index.json``), its ``shards`` folder, a folder of tars, or one tar.
 
         A url (``s3://bucket/dataset``) is a dataset that was published there.
+
+        Args:
+            path: Where it is.
+            stream: Shards named one by one (see `is_listed`) will do too.
+            count: Read those of them whose samples nobody states, once, to count them.
 
         Raises:
             UserError: If there is no dataset there.
             FaultError: If a store cannot be reached.
         """
+        if is_listed(str(path)):
+            if not stream:
+                raise UserError(
+                    f"{path} is a list of shards: they can be streamed only (data.stream_shards = 8)"
+                )
+            return cls(*open_listed(str(path), count=count), str(path))
         if url := meant_url(path):
             root = local_place(url) or mirror_index(url)
             return cls.open(root) if local_place(url) else cls(root, _read_index(root), url)
@@ -147,10 +165,8 @@ class Dataset:
         root = path if path.is_dir() else path.parent
         splits: dict[str, list[ShardInfo]] = {}
         for tar in tars:
-            name = tar.stem.rsplit("-", 1)[0]
-            split = name if name in ("train", "val", "test") else "train"
             info = ShardInfo(tar.relative_to(root).as_posix(), len(ShardReader(tar)), tar.stat().st_size, "")
-            splits.setdefault(split, []).append(info)
+            splits.setdefault(split_of(tar.name), []).append(info)
         return cls(root, {split: tuple(shards) for split, shards in splits.items()})
 
     def count(self, split: str) -> int:
@@ -164,8 +180,15 @@ class Dataset:
             UserError: If the dataset has no such split.
         """
         if split not in self.splits:
-            raise UserError(f"{self.root} has no split {split!r}; it has: {', '.join(self.splits) or 'none'}")
+            place = self.url or self.root
+            raise UserError(f"{place} has no split {split!r}; it has: {', '.join(self.splits) or 'none'}")
         return self.splits[split]
+
+    def locate(self, shard: ShardInfo) -> str | None:
+        """The url of a shard, or its command; None where it lies in the folder."""
+        if self.url is None or is_listed(shard.path):
+            return self.url and shard.path
+        return f"{self.url}/{shard.path}"
 
     def readers(self, split: str) -> list[ShardReader]:
         """A reader per shard of a split, in order; fetches those that are not here yet."""
@@ -178,45 +201,6 @@ class Dataset:
         for reader in self.readers(split):
             for i in range(len(reader)):
                 yield reader.jpg(i), reader.record(i)
-
-
-def scan_tar(path: Path) -> np.ndarray:
-    """Index rows of any webdataset tar: (N, 6) uint64 in tar order; samples without a picture are left out.
-
-    Raises:
-        UserError: If the tar cannot be read to its end.
-    """
-    found: dict[str, list[int]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                key, _, extension = name.partition(".")
-                column = (
-                    0
-                    if extension in IMAGE_EXTENSIONS
-                    else MEMBERS.index(extension)
-                    if extension in MEMBERS
-                    else -1
-                )
-                if member.isfile() and column >= 0:
-                    row = found.setdefault(f"{folder}/{key}", [0] * 6)
-                    row[2 * column : 2 * column + 2] = member.offset_data, member.size
-            end = tar.offset
-        if end > path.stat().st_size:
-            raise tarfile.ReadError("unexpected end of data")
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"shard {path} cannot be read as a tar: {error}") from None
-    rows = [row for row in found.values() if row[1]]
-    return np.array(rows, dtype=np.uint64).reshape(-1, 6)
-
-
-def _read_idx(path: Path, tar: Path) -> np.ndarray:
-    data = path.read_bytes()
-    count = int.from_bytes(data[8:16], "little")
-    if data[:8] != INDEX_MAGIC or len(data) != 16 + 48 * count:
-        raise UserError(f"index {path} is damaged; delete it and {tar.name} is scanned instead")
-    return np.frombuffer(data, dtype="<u8", offset=16).reshape(count, 6)
 
 
 def _read_index(root: Path) -> dict[str, tuple[ShardInfo, ...]]:

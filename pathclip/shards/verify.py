@@ -13,7 +13,8 @@ from PIL import Image
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
 from pathclip.core.progress import track
-from pathclip.shards.read import Dataset, ShardReader, scan_tar
+from pathclip.shards.read import Dataset, ShardReader
+from pathclip.shards.rows import scan_tar
 from pathclip.shards.sample import SCHEMA
 
 __all__ = ["VerifyReport", "verify"]

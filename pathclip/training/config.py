@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 from pathclip.batches import BatchConfig
 from pathclip.core.config import Config
 from pathclip.loss import LossConfig
+from pathclip.shards.urls import is_listed
 
 __all__ = [
     "CheckpointConfig",
@@ -27,15 +28,25 @@ __all__ = [
 
 
 def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str | Path) else value
+    """One or several; what lists shards or is a url stays text, for a path drops one of two slashes."""
+    values = (value,) if isinstance(value, str | Path) else value
+    if not isinstance(values, list | tuple):
+        return values
+    return tuple(v if not isinstance(v, str) or is_listed(v) or "://" in v else Path(v) for v in values)
 
 
 class DataConfig(Config):
     """What to train on."""
 
-    dataset: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = Field(
+    dataset: Annotated[tuple[Path | str, ...], BeforeValidator(_listed)] = Field(
         (),
         description="dataset folder(s) of `pathclip ingest`, urls of published ones, or webdataset tars",
+    )
+    stream_shards: int | None = Field(
+        None,
+        ge=1,
+        description="stream: shuffle the samples of so many shards of each dataset at a time, and have only "
+        "those and as many ahead here; unset: all is fetched first and shuffled as one",
     )
     split: str = Field("train", description="the split to train on")
     weights: tuple[PositiveFloat, ...] = Field(

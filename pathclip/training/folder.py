@@ -93,8 +93,8 @@ def resolved(config: TrainConfig) -> TrainConfig:
     return TrainConfig.model_validate(data)
 
 
-def _whole(path: Path) -> Path:
-    return path if meant_url(path) else path.resolve()
+def _whole(path: Path | str) -> Path | str:
+    return path if isinstance(path, str) or meant_url(path) else path.resolve()
 
 
 def _absolute(name: str | None) -> str | None:

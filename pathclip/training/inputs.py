@@ -11,7 +11,7 @@ from pathclip.batches import BatchConfig, ShardLoader
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders import DualEncoder, create, load
-from pathclip.shards import Dataset
+from pathclip.shards import Dataset, ShardInfo
 from pathclip.training.config import TrainConfig
 from pathclip.training.world import World
 
@@ -20,8 +20,12 @@ __all__ = ["build_loader", "build_model", "fingerprint", "open_datasets"]
 GPU_WORKERS = 16  # decode processes of a rank, at most
 
 
-def open_datasets(config: TrainConfig) -> list[Dataset]:
+def open_datasets(config: TrainConfig, *, count: bool = True) -> list[Dataset]:
     """The datasets of a config.
+
+    Args:
+        config: The run.
+        count: Read shards whose samples nobody states, once, to count them.
 
     Raises:
         UserError: If none is named, or one has no such split.
@@ -31,7 +35,8 @@ def open_datasets(config: TrainConfig) -> list[Dataset]:
             "data.dataset is not set: name a dataset folder, for example --set data.dataset=tiles "
             "(from `pathclip ingest`)"
         )
-    datasets = [Dataset.open(path) for path in config.data.dataset]
+    stream = config.data.stream_shards is not None
+    datasets = [Dataset.open(path, stream=stream, count=count) for path in config.data.dataset]
     for dataset in datasets:
         dataset.shards(config.data.split)
     return datasets
@@ -63,6 +68,7 @@ def build_loader(
         world_size=world.size if world else 1,
         weights=config.data.weights,
         device=_decoding_device(config, world),
+        window=config.data.stream_shards,
     )
 
 
@@ -89,13 +95,15 @@ def _fitted(config: BatchConfig, world: World | None) -> BatchConfig:
 
 
 def fingerprint(datasets: list[Dataset], split: str) -> list[dict[str, Any]]:
-    """What the samples and their order hang on: shards by checksum, where the dataset states one."""
+    """What the samples and their order hang on: shards by checksum, where one is stated or the shard here."""
+
+    def checksum(dataset: Dataset, shard: ShardInfo) -> str:
+        if shard.sha256 or dataset.locate(shard) is not None:
+            return shard.sha256
+        return sha256_file(dataset.root / shard.path)
+
     return [
-        {
-            "path": shard.path,
-            "count": shard.count,
-            "sha256": shard.sha256 or sha256_file(dataset.root / shard.path),
-        }
+        {"path": shard.path, "count": shard.count, "sha256": checksum(dataset, shard)}
         for dataset in datasets
         for shard in dataset.shards(split)
     ]

@@ -148,5 +148,5 @@ def _classes(chosen: ZeroShotSet, config: TrainConfig) -> Any:
     return load_prompts(chosen.classes or config.prompts or list(_folder_of_classes(chosen)))
 
 
-def _dataset(chosen: RetrievalSet, config: TrainConfig) -> Path:
+def _dataset(chosen: RetrievalSet, config: TrainConfig) -> Path | str:
     return chosen.dataset or config.data.dataset[0]

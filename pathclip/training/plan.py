@@ -35,6 +35,8 @@ class Plan:
         memory_bytes: At the highest point on a CPU, of one process that has the whole batch; see
             `estimate_memory`.
         memory_room_bytes: What a process can have here; None on a GPU, and where the system does not tell.
+        disk_bytes: That streamed shards take here at a time, at most; None where nothing is streamed, or
+            nobody states how large the shards are.
         image_features: Of ``model.image_cache``: folder, how many there are and will be, bytes of these; or
             None.
     """
@@ -47,6 +49,7 @@ class Plan:
     parameters: int
     memory_bytes: int
     memory_room_bytes: int | None
+    disk_bytes: int | None
     image_features: dict[str, Any] | None = None
 
     def data(self) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class Plan:
             "memory_bytes": self.memory_bytes,
             "memory_room_bytes": self.memory_room_bytes,
             "image_features": self.image_features,
+            "disk_bytes": self.disk_bytes,
         }
 
     def text(self) -> str:
@@ -76,6 +80,7 @@ class Plan:
                 f"{self.parameters / 1e6:.1f} million parameters",
                 *self._cache_lines(),
                 f"about {self.memory_bytes / 2**30:.2f} GiB of memory at the highest point{beside}",
+                *self._disk(),
             ]
         )
 
@@ -89,6 +94,11 @@ class Plan:
             f"{cache['total']} image features ({cache['bytes'] / 2**20:.1f} MiB) in {cache['folder']}: {rest}"
         ]
 
+    def _disk(self) -> list[str]:
+        if self.disk_bytes is None:
+            return []
+        return [f"at most {self.disk_bytes / 1e9:.2f} GB of shards on this disk at a time"]
+
 
 def make_plan(config: TrainConfig) -> Plan:
     """Look at everything a run needs.
@@ -97,7 +107,7 @@ def make_plan(config: TrainConfig) -> Plan:
         UserError: As `pathclip.training.train` would at its start.
     """
     config = resolved(config)
-    datasets = open_datasets(config)
+    datasets = open_datasets(config, count=False)
     check_sets(config)
     model = build_model(config)
     loader = build_loader(config, datasets, model)
@@ -120,6 +130,7 @@ def make_plan(config: TrainConfig) -> Plan:
         memory_bytes=estimate_memory(model, config, loader),
         memory_room_bytes=memory_room() if on_cpu else None,
         image_features=_cache(config, model, loader, datasets),
+        disk_bytes=loader.shards.most_bytes(loader.window) if loader.shards is not None else None,
     )
 
 

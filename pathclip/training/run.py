@@ -18,6 +18,7 @@ from pathclip.batches import ShardLoader
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import claim
 from pathclip.encoders import DualEncoder, load
+from pathclip.shards import LostShardError, Passed
 from pathclip.training.best import Best
 from pathclip.training.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, write_checkpoint
 from pathclip.training.config import TrainConfig
@@ -56,6 +57,7 @@ class TrainResult:
         evaluation: The last figures of every named set.
         bad: Samples that could not be used, with the reason.
         decoded_on_cpu: With ``batch.decode = "gpu"``: why the CPU decoded -> how many pictures.
+        streamed: What went through this process's window of shards; None where nothing was streamed.
     """
 
     run: Path
@@ -70,6 +72,7 @@ class TrainResult:
     evaluation: dict[str, dict[str, float]] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     decoded_on_cpu: dict[str, int] = field(default_factory=dict)
+    streamed: Passed | None = None
 
 
 def train(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> TrainResult:
@@ -150,6 +153,10 @@ class _Run:
                     stopped = self._attend(result)
             if self.trainer.step > self.saved_step:
                 self._save()
+        except LostShardError:
+            if self.world.size == 1 and self.trainer.step > self.saved_step:  # several could not meet to save
+                self._save()
+            raise
         except RuntimeError as error:
             if self.world.size == 1 or not LOST.search(str(error)):
                 raise
@@ -313,7 +320,12 @@ class _Run:
             evaluation=self.evaluation,
             bad=dict(self.trainer.loader.bad),
             decoded_on_cpu=dict(self.trainer.loader.on_cpu),
+            streamed=self._streamed(),
         )
+
+    def _streamed(self) -> Passed | None:
+        shards = self.trainer.loader.shards
+        return shards.passed if shards is not None and shards.passed.shards else None
 
     def _export(self, rows: list[dict[str, Any]]) -> Path:
         from pathclip.heads import load_prompts

@@ -298,6 +298,7 @@ def test_a_checkpoint_with_another_image_tower_is_refused(config: TrainConfig) -
             {"model": {"image_cache": "c"}, "batch": {"views": None}},
             r"no feature is met again: set batch\.views",
         ),
+        ({"model": {"image_cache": "c"}, "data": {"stream_shards": 2}}, "leave one of the two unset"),
     ],
 )
 def test_what_cannot_be_cached_is_refused(config: TrainConfig, change: dict[str, Any], message: str) -> None:

@@ -59,9 +59,9 @@ class Whole:
     sequence: list[bytes]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """All runs; the exit code."""
-    options = _parse()
+    options = _parse(arguments)
     work = options.work or Path(tempfile.mkdtemp(prefix="pathclip-kill-"))
     data = options.shards or painted(work, options.side_px, options.pictures)
     ids = [key_row(str(record["sample_id"])) for _, record in Dataset.open(data).samples("train")]
@@ -222,7 +222,7 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     print(f"wrote {path}")
 
 
-def _parse() -> argparse.Namespace:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -240,7 +240,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="keep everything here")
     parser.add_argument("--out", type=Path, default=HERE / "results")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
+import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
 
 from pathclip.synthetic import write_tile_folder
 
-SCRIPT = Path(__file__).resolve().parent / "train_curves.py"
 
-
-def test_curves_are_written_a_row_per_pass(tmp_path: Path) -> None:
+def test_curves_are_written_a_row_per_pass(
+    tmp_path: Path,
+    script: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     tiles = tmp_path / "tiles"
     rows = ["image,caption,split"]
     for seed, split in enumerate(("train", "test")):
@@ -22,13 +29,23 @@ def test_curves_are_written_a_row_per_pass(tmp_path: Path) -> None:
             for path in sorted((tiles / split).rglob("*.jpg"))
         ]
     (tiles / "pairs.csv").write_text("\n".join(rows) + "\n")
-    command = [sys.executable, str(SCRIPT), "--tiles", str(tiles), "--out", str(tmp_path), "--seeds", "1"]
-    command += ["--epochs", "2", "--batch", "4", "--positives", "masked", "--model", "tiny-conv-80"]
-    result = subprocess.run(
-        [*command, "--workers", "1", "--threads", "1"], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert "left out: open_clip_train; give --peer-python" in result.stdout
+    curves, run = script("train_curves"), script("train_curves_run")
+    monkeypatch.setattr(curves, "_answer", lambda command: run.main(json.loads(command[-1])))
+    arguments = [
+        "--tiles",
+        str(tiles),
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "1",
+        "--epochs",
+        "2",
+        "--batch",
+        "4",
+    ]
+    arguments += ["--positives", "masked", "--model", "tiny-conv-80", "--workers", "1"]
+    curves.main([*arguments, "--threads", str(torch.get_num_threads())])
+    assert "left out: open_clip_train; give --peer-python" in capsys.readouterr().out
     with next(tmp_path.glob("train_curves-*.csv")).open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))
     assert [(row["side"], row["positives"], row["pass"]) for row in written] == [

@@ -81,7 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=Path, required=True)
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--below", type=float, default=12.0, help="GiB; larger cases are left out")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the CSV")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     rows = []
     for name, values in CASES.items():
         if options.only in name:
@@ -149,8 +149,9 @@ def peak(command: list[str], *, tree: bool) -> int:
     if tree:
         watcher.start()
     _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if status:
-        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     return max(sums) if tree else usage.ru_maxrss * 1024
 
 

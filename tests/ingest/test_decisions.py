@@ -278,6 +278,40 @@ def test_links_never_lead_out_of_the_media_folder(dump, tmp_path):
     assert codes(tmp_path / "out") == {"x:1:3_1b": "image_outside", "x:2:3_2c": "image_missing"}
 
 
+@pytest.mark.parametrize("place", ["in a folder", "itself"])
+def test_links_to_folders_lead_out_of_no_media_folder_but_may_be_one(dump, tmp_path, place):
+    dump.picture("a.jpg", 1)
+    linked = tmp_path / "linked"
+    if place == "in a folder":
+        linked.mkdir()
+        (linked / "sub").symlink_to(dump.media)
+        (linked / "own").mkdir()
+        (linked / "own" / "link").symlink_to(linked / "own")
+        (linked / "own" / "b.jpg").write_bytes(dump.picture("b.jpg", 2))
+        rows = "sub/a.jpg,Nevus of the skin\nown/link/b.jpg,Melanoma of the skin\n"
+    else:
+        linked.symlink_to(dump.media)
+        rows = "a.jpg,Nevus of the skin\n"
+    (tmp_path / "pairs.csv").write_text(f"image,caption\n{rows}")
+    report = ingest(IngestConfig(sources=(tmp_path / "pairs.csv",), media=linked, out=tmp_path / "out"))
+    assert report.kept == 1
+    assert report.data["by_code"] == ({"image_outside": 1} if place == "in a folder" else {})
+
+
+def test_circles_of_replies_and_of_edits_are_decided_like_any_post(dump, tmp_path):
+    dump.picture("a.jpg", 1)
+    dump.picture("b.jpg", 2)
+    for own, above, more in (("1", "2", ("a",)), ("2", "3", ()), ("3", "1", ()), ("4", "4", ("b",))):
+        reply = [{"type": "replied_to", "id": above}]
+        text = f"A melanoma of the skin, part {own}"
+        dump.post(own, text, *more, referenced_tweets=reply, conversation_id="1", author_id="a")
+    dump.post("5", "Nevus of the skin", edit_history_tweet_ids=["6", "5"], author_id="b")
+    dump.post("6", "Nevus of the skin", edit_history_tweet_ids=["5", "6"], author_id="b")
+    report = run(dump, tmp_path / "out")
+    assert report.kept + sum(report.data["by_code"].values()) == report.data["in"] == 6
+    assert sorted(post for post, _ in kept(tmp_path / "out")) == ["1", "4"]
+
+
 def test_files_over_the_limit_are_refused_unopened(dump, tmp_path):
     dump.picture("a.jpg", 1)
     dump.post("1", "Melanoma of the skin", "a")

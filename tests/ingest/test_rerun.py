@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -150,6 +151,27 @@ def test_sigkill_at_any_moment_leaves_what_a_rerun_completes(small, tmp_path):
             assert check(config.out).ok, "what looks whole is whole"
         ingest(config)
         assert shard_bytes(config.out) == shard_bytes(tmp_path / "whole")
+
+
+def test_a_clock_that_jumps_changes_nothing(small, tmp_path, monkeypatch):
+    whole = ingest(small.replace(out=tmp_path / "whole"))
+
+    def away(*_):
+        raise FaultError("the machine went down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathclip.ingest.run.materialise", away)
+        with pytest.raises(FaultError):
+            ingest(small)
+    for seconds in (4_000_000_000, 0):  # the parts and pictures of tomorrow, then of 1970
+        for path in (*small.out.rglob("*"), *small.media.iterdir(), *small.sources):
+            os.utime(path, (seconds, seconds))
+        clock = itertools.count(2_000_000_000, -86_400)
+        monkeypatch.setattr(time, "time", lambda clock=clock: float(next(clock)))
+        report = ingest(small)
+        assert report.data == whole.data
+        assert shard_bytes(small.out) == shard_bytes(tmp_path / "whole")
+    assert report.state == "unchanged"
 
 
 def test_two_runs_into_one_folder_do_not_mix(small):

@@ -182,17 +182,14 @@ class ShardLoader:
     def _begin(self, decoders: Decoders, held: Held | None, start: int) -> Pending:
         if held is None:
             return decoders.start(self.share(start))
-        ready = held.enter(*self._span(start))
+        ready = held.enter(start, start + self.config.size)  # of all ranks, so that they hold the same shards
         self.source.tidy()
         return decoders.start(self.share(start), ready)
 
     def share(self, start: int) -> Places:
         """(pass, sample index) of this rank's part of the global batch that starts at position ``start``."""
-        return self.order.window(*self._span(start))
-
-    def _span(self, start: int) -> tuple[int, int]:
         size, rank, world = self.config.size, self.rank, self.world_size
-        return start + size * rank // world, start + size * (rank + 1) // world
+        return self.order.window(start + size * rank // world, start + size * (rank + 1) // world)
 
     def _assemble(self, places: Places, pictures: np.ndarray, items: list[Item]) -> Batch:
         images = self._images(places, pictures, items)

@@ -67,12 +67,21 @@ class WindowedOrder:
 
     def needed(self, start: int, stop: int) -> dict[int, tuple[int, int]]:
         """Dataset -> (first, last) of its windows that positions ``start`` up to ``stop`` read from."""
-        found: dict[int, tuple[int, int]] = {}
-        for dataset, own in map(self._own, range(start, stop)):
-            number, place = divmod(own, self.totals[dataset])
-            ends, _ = self._pass(dataset, number)
-            at = number * self.windows[dataset] + int(np.searchsorted(ends, place, side="right"))
-            found[dataset] = (found.get(dataset, (at, at))[0], at)
+        firsts = self._met(range(start, stop))
+        lasts = self._met(range(stop - 1, start - 1, -1))
+        return {dataset: (first, lasts[dataset]) for dataset, first in firsts.items()}
+
+    def _met(self, positions: range) -> dict[int, int]:
+        """Dataset -> the window of the first of these positions that reads from it."""
+        found: dict[int, int] = {}
+        for dataset, own in map(self._own, positions):
+            if dataset not in found:
+                number, place = divmod(own, self.totals[dataset])
+                ends, _ = self._pass(dataset, number)
+                window = int(np.searchsorted(ends, place, side="right"))
+                found[dataset] = number * self.windows[dataset] + window
+                if len(found) == len(self.counts):
+                    break
         return found
 
     def shards(self, dataset: int, window: int) -> list[int]:

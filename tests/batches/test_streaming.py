@@ -190,8 +190,13 @@ def test_ranks_share_batches_and_what_was_fetched(
         assert torch.equal(torch.cat([share.images for share in shares]), batch.images)
         here = [p.stat().st_ino for p in (cache / "windows").rglob("*.tar")]
         shared += len(here) > len(set(here))
+        assert (
+            len(set(here)) <= 6
+        )  # two windows of two, and the one that a rank ahead of the others has begun
     assert shared > 12
-    assert sum(rank.shards.passed.shards for rank in ranks) < 3 * SHARDS  # two passes and what lies ahead
+    assert (
+        sum(rank.shards.passed.shards for rank in ranks) <= 2 * SHARDS + 4
+    )  # two passes and what lies ahead
     for stream in streams:
         stream.close()
     assert left(cache) == []

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pathclip.core.errors import UserError
 from pathclip.shards import Dataset, Sample, ShardReader, verify, write_index, write_shard
+from pathclip.shards.rows import scan_tar
 
 SCHEMAS = Path(__file__).parents[2] / "docs/reference/schemas"
 
@@ -192,3 +193,40 @@ def test_a_damaged_index_names_the_remedy(dataset: Path) -> None:
     idx.write_bytes(idx.read_bytes()[:-1])
     with pytest.raises(UserError, match="is damaged; delete it"):
         len(Dataset.open(dataset).readers("test")[0])
+
+
+def foreign_tar(path: Path, members: dict[str, bytes], end: bool = True) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        size = tar.offset
+    if not end:
+        path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+def test_a_foreign_sample_takes_its_caption_from_its_text_or_its_json(tmp_path: Path) -> None:
+    tar = foreign_tar(
+        tmp_path / "00000.tar",
+        {
+            "000000001.jpg": picture(1),
+            "000000001.json": b'{"caption": "of the json", "url": "https://host/1.jpg"}',
+            "000000002.jpg": picture(2),
+            "000000002.txt": b"of the text",
+            "000000002.json": b'{"caption": "of the json"}',
+            "000000003.jpg": picture(3),
+            "000000003.json": b'{"caption": null}',
+        },
+    )
+    records = [ShardReader(tar).record(i) for i in range(3)]
+    assert [r["sample_id"] for r in records] == ["000000001", "000000002", "000000003"]
+    assert [r["captions"][0]["text"] for r in records] == ["of the json", "of the text", ""]
+
+
+def test_a_tar_cut_between_two_samples_is_known_by_its_missing_end(tmp_path: Path) -> None:
+    tar = foreign_tar(tmp_path / "00000.tar", {"a.jpg": picture(1), "a.txt": b"a"}, end=False)
+    assert len(scan_tar(tar)) == 1
+    with pytest.raises(UserError, match="unexpected end of data"):
+        scan_tar(tar, marked=True)

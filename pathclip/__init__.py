@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pathclip._version import __version__
 
 if TYPE_CHECKING:
-    from pathclip.encoders import DualEncoder, load
-    from pathclip.heads import Index, ZeroShotResult, classify
+    from pathclip.encoders import DualEncoder, GenerateConfig, load
+    from pathclip.heads import Descriptions, Index, ZeroShotResult, classify, describe
     from pathclip.ingest import IngestConfig, IngestReport, ingest
     from pathclip.slides import SlideConfig, SlidePrediction, classify_slide
     from pathclip.training import TrainConfig, TrainResult, train
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "DualEncoder": "pathclip.encoders",
     "load": "pathclip.encoders",
+    "GenerateConfig": "pathclip.encoders",
+    "Descriptions": "pathclip.heads",
     "Index": "pathclip.heads",
     "ZeroShotResult": "pathclip.heads",
     "classify": "pathclip.heads",
+    "describe": "pathclip.heads",
     "IngestConfig": "pathclip.ingest",
     "IngestReport": "pathclip.ingest",
     "ingest": "pathclip.ingest",
@@ -37,7 +40,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Descriptions",
     "DualEncoder",
+    "GenerateConfig",
     "Index",
     "IngestConfig",
     "IngestReport",
@@ -49,6 +54,7 @@ __all__ = [
     "__version__",
     "classify",
     "classify_slide",
+    "describe",
     "ingest",
     "load",
     "train",

@@ -224,7 +224,7 @@ class DualEncoder(nn.Module):
         return tokens[:, : used_length(self.clip, tokens)]
 
     def generate(self, images: Tensor, options: GenerateConfig | None = None) -> list[Generated]:
-        """Put prepared pictures into words, where the model `has_decoder`.
+        """Put prepared pictures into words, where the model `has_decoder`; `pathclip.describe` takes files.
 
         Args:
             images: uint8 or normalised float (B, 3, S, S).

@@ -1,9 +1,10 @@
-"""What a trained dual encoder is used for: classes by prompts, neighbours, and numbers that judge both."""
+"""What a trained dual encoder is used for: classes by prompts, neighbours, words, and what judges them."""
 
 from __future__ import annotations
 
 from pathclip.heads.calibration import Reliability, reliability
 from pathclip.heads.choice import Choices, choose_answers
+from pathclip.heads.descriptions import Descriptions, describe
 from pathclip.heads.draws import draw_prompts
 from pathclip.heads.index import Hit, Index, contact_sheet
 from pathclip.heads.metrics import (
@@ -31,6 +32,7 @@ from pathclip.heads.zeroshot import ZeroShotResult, build_classifier, classify
 
 __all__ = [
     "Choices",
+    "Descriptions",
     "Hit",
     "Index",
     "LinearProbe",
@@ -51,6 +53,7 @@ __all__ = [
     "confusion_matrix",
     "constant_class_baseline",
     "contact_sheet",
+    "describe",
     "draw_prompts",
     "drawn_classifiers",
     "few_shot_draws",

@@ -255,6 +255,11 @@ class TrainConfig(Config):
                 "batch.views, or switch batch.augment off (min_scale = 1, max_aspect = 1, flips = false, "
                 "quarter_turns = false, stain = 0, stain_shift = 0)"
             )
+        if self.model.image_cache and self.data.stream_shards is not None:
+            raise ValueError(
+                "model.image_cache reads every picture before the first step, and data.stream_shards keeps "
+                "only a window of them here: leave one of the two unset"
+            )
         if self.model.image_cache and self.batch.decode == "gpu":
             raise ValueError(
                 'model.image_cache decodes each picture once, on the CPU: set batch.decode = "cpu"'

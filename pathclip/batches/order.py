@@ -42,6 +42,13 @@ class Order:
         """(pass of its dataset, sample number) at positions ``start`` up to ``stop``."""
         return [self._at(p) for p in range(start, stop)]
 
+    def passes(self, stop: int) -> int:
+        """Most passes of a dataset begun by the end of the pass that holds the position before ``stop``."""
+        whole = -(-stop // self.count)
+        return max(
+            -(-whole * share // count) for count, share in zip(self.counts, self.shares, strict=True) if count
+        )
+
     def _at(self, position: int) -> tuple[int, int]:
         number, place = divmod(position, self.count)
         place = int(self._shuffled(self.count, SHUFFLE, number)[place])

@@ -64,9 +64,17 @@ def feature_store(
         "shards": [{"count": shard["count"], "sha256": shard["sha256"]} for shard in data],
     }
     key = hashlib.sha256(strict_json(about).encode()).hexdigest()[:32]
+    folder = config.model.image_cache / key
+    return FeatureStore(folder, loader.source.count, model.embed_dim, _num_views(config, loader)), about
+
+
+def _num_views(config: TrainConfig, loader: ShardLoader) -> int:
+    """Views that the run comes to, what is prepared ahead of its last step included."""
+    size = config.batch.size
+    steps = config.schedule.total_steps(loader.count, size) + config.batch.prefetch + 2
     views = config.batch.num_views
     assert views is not None  # the config has seen to it
-    return FeatureStore(config.model.image_cache / key, loader.source.count, model.embed_dim, views), about
+    return min(views, loader.order.passes(steps * size))
 
 
 def fill(

@@ -13,7 +13,7 @@ import torch
 from shard_factory import make_dataset
 from torch import Tensor
 
-from pathclip.batches import AugmentConfig, Batch, BatchConfig, ShardLoader, caption_id, stable_id
+from pathclip.batches import AugmentConfig, Batch, BatchConfig, Order, ShardLoader, caption_id, stable_id
 from pathclip.core.errors import FaultError, UserError
 from pathclip.shards import Dataset
 
@@ -348,3 +348,12 @@ def test_a_fixed_number_of_views_come_in_turn(root: Path) -> None:
     captions = [batch.caption_ids for batch in take(loader(root, views=2), 20)]
     plain = [batch.caption_ids for batch in take(loader(root), 20)]
     assert all(torch.equal(a, b) for a, b in zip(captions, plain, strict=True))  # these are drawn anew
+
+
+@pytest.mark.parametrize("weights", [(), (1, 1), (2, 0.5), (0.3, 1), (3.7, 1)])
+@pytest.mark.parametrize("stop", [1, 10, 23, 60, 200])
+def test_the_passes_that_positions_reach_are_known(weights: tuple[float, ...], stop: int) -> None:
+    order = Order([7, 16], seed=0, weights=weights)
+    reached = 1 + max(number for number, _ in order.window(0, stop))
+    whole = 1 + max(number for number, _ in order.window(0, -(-stop // order.count) * order.count))
+    assert reached <= order.passes(stop) == whole

@@ -269,6 +269,8 @@ def test_features_of_anything_else_are_not_found(config: TrainConfig, tmp_path: 
         {"model": {"image_cache": tmp_path / "elsewhere"}},
     ):
         assert store_of(changed(config, **change)).folder.name == own, change
+    few = {"batch": {"size": 4, "views": 9}, "schedule": {"steps": 9}}  # and four batches ahead: 52 of 24
+    assert store_of(changed(config, **few)).views == 3  # not more than the run comes to
     still = changed(config, batch={"augment": STILL})
     assert store_of(still).views == 1
     model, datasets = build_model(still), open_datasets(still)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from pathclip.core.config import to_toml
+from pathclip.core.files import size_text
 from pathclip.training.config import TrainConfig
 from pathclip.training.folder import resolved
 from pathclip.training.inputs import build_loader, build_model, open_datasets
@@ -78,7 +79,7 @@ class Plan:
     def _disk(self) -> list[str]:
         if self.disk_bytes is None:
             return []
-        return [f"at most {self.disk_bytes / 1e9:.2f} GB of shards on this disk at a time"]
+        return [f"at most {size_text(self.disk_bytes)} of shards on this disk at a time"]
 
 
 def make_plan(config: TrainConfig) -> Plan:

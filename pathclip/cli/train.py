@@ -62,6 +62,7 @@ def _data(result: object) -> dict[str, object]:
 
 
 def _text(result: object) -> str:
+    from pathclip.core.files import size_text
     from pathclip.training import TrainResult
 
     assert isinstance(result, TrainResult)
@@ -81,8 +82,8 @@ def _text(result: object) -> str:
         s = result.streamed
         again = f", {s.retried} attempts made again" if s.retried else ""
         lines.append(
-            f"{s.shards} shards ({s.bytes / 1e9:.1f} GB) streamed{again}; at most {s.peak_shards} "
-            f"({s.peak_bytes / 1e9:.1f} GB) were here at a time"
+            f"{s.shards} shards ({size_text(s.bytes)}) streamed{again}; at most {s.peak_shards} "
+            f"({size_text(s.peak_bytes)}) were here at a time"
         )
     if result.bad:
         lines.append(

@@ -16,7 +16,16 @@ from typing import IO, Any
 
 from pathclip.core.errors import FaultError, UserError
 
-__all__ = ["atomic_path", "atomic_write", "claim", "read_json", "sha256_file", "strict_json", "write_json"]
+__all__ = [
+    "atomic_path",
+    "atomic_write",
+    "claim",
+    "read_json",
+    "sha256_file",
+    "size_text",
+    "strict_json",
+    "write_json",
+]
 
 NO_ENTRY = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -93,6 +102,11 @@ def sha256_file(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def size_text(num_bytes: int) -> str:
+    """For people: gigabytes, below one megabytes."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
 @contextlib.contextmanager

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pathclip.core.errors import FaultError, UserError
-from pathclip.core.files import claim
+from pathclip.core.files import claim, size_text
 from pathclip.shards.fetch import LostShardError, fetch_shard
 from pathclip.shards.mirror import CONNECTIONS, cache_base
 from pathclip.shards.read import Dataset
-from pathclip.shards.urls import Puller
+from pathclip.shards.urls import Puller, shard_name
 from pathclip.shards.write import ShardInfo
 
 __all__ = ["Passed", "ShardWindow"]
@@ -90,11 +90,11 @@ class ShardWindow:
         url = dataset.locate(shard)
         if url is None:
             return _Entry(shard, None, None, dataset.root / shard.path)
-        name = hashlib.sha256(f"{url} {shard.sha256}".encode()).hexdigest()[:20]
+        place = self.folder / hashlib.sha256(f"{url} {shard.sha256}".encode()).hexdigest()[:20]
         index = (
             f"{dataset.url}/{PurePosixPath(shard.path).with_suffix('.idx')}" if shard.path != url else None
         )
-        return _Entry(shard, url, index, self.folder / f"{name}.tar")
+        return _Entry(shard, url, index, place / (shard_name(url) or f"{place.name}.tar"))
 
     @property
     def paths(self) -> list[Path]:
@@ -125,8 +125,8 @@ class ShardWindow:
         free = shutil.disk_usage(self.base).free
         if need > free:
             raise UserError(
-                f"data.stream_shards = {window} takes up to {need / 1e9:.1f} GB and {self.base} has room for "
-                f"{free / 1e9:.1f} GB; lower it, or set PATHCLIP_CACHE to a larger disk"
+                f"data.stream_shards = {window} takes up to {size_text(need)} and {self.base} has room for "
+                f"{size_text(free)}; lower it, or set PATHCLIP_CACHE to a larger disk"
             )
 
     def want(self, numbers: Iterable[int]) -> None:
@@ -197,7 +197,7 @@ class ShardWindow:
             self.passed.peak_bytes = max(self.passed.peak_bytes, sum(here))
 
     def _link_or_fetch(self, entry: _Entry) -> None:
-        lock = self.base / f"{entry.path.stem}.{socket.gethostname()}.fetch"
+        lock = self.base / f"{entry.path.parent.name}.{socket.gethostname()}.fetch"
         while not self._link(entry.path):
             with claim(lock) as owned:
                 if owned:
@@ -209,8 +209,9 @@ class ShardWindow:
 
     def _link(self, path: Path) -> bool:
         """Take a shard that another process of this machine holds; index first, as a tar says it is there."""
-        for other in self.base.glob(f"*/{path.name}"):
+        for other in self.base.glob(f"*/{path.parent.name}/{path.name}"):
             try:
+                path.parent.mkdir(exist_ok=True)
                 path.with_suffix(".idx").unlink(missing_ok=True)
                 os.link(other.with_suffix(".idx"), path.with_suffix(".idx"))
                 os.link(other, path)
@@ -257,3 +258,5 @@ def _sweep(base: Path) -> None:
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.with_suffix(".idx").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()

@@ -9,6 +9,7 @@ import torch
 
 from pathclip.batches import ShardLoader
 from pathclip.core.config import to_toml
+from pathclip.core.files import size_text
 from pathclip.encoders import DualEncoder
 from pathclip.shards import Dataset
 from pathclip.training.config import TrainConfig
@@ -97,7 +98,7 @@ class Plan:
     def _disk(self) -> list[str]:
         if self.disk_bytes is None:
             return []
-        return [f"at most {self.disk_bytes / 1e9:.2f} GB of shards on this disk at a time"]
+        return [f"at most {size_text(self.disk_bytes)} of shards on this disk at a time"]
 
 
 def make_plan(config: TrainConfig) -> Plan:

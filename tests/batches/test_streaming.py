@@ -160,7 +160,7 @@ def test_workers_change_nothing(
 ) -> None:
     stream = loader(put(memory, data), **options)
     assert same(take(stream, len(expected)), expected)
-    assert stream.shards.passed.peak_shards <= 4
+    assert stream.shards.passed.peak_shards <= 6 < SHARDS  # four batches under way reach over three windows
     assert left(cache) == []
 
 
@@ -230,7 +230,7 @@ def test_a_bad_sample_is_replaced_within_its_shard(tmp_path: Path, memory: Store
     stands_for = {"tr00000000000007": "tr00000000000008", "tr00000000000039": "tr00000000000035"}
     whole = keys(take(loader(data), 8))
     assert keys(take(stream, 8)) == [stands_for.get(key, key) for key in whole]
-    assert len(stream.bad) == 2
+    assert set(stream.bad) == {f"train-{n:06d}.tar, key tr{k:014d}" for n, k in ((1, 7), (7, 39))}
 
 
 def test_a_connection_that_breaks_is_tried_again(
@@ -305,7 +305,7 @@ def test_a_full_disk_is_told(memory: Store, data: Path, monkeypatch: pytest.Monk
     with pytest.raises(LostShardError, match=r"the disk of .*windows.* is full: make room"):
         take(loader(memory.url), 1)
     monkeypatch.setattr("pathclip.shards.window.shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(UserError, match=r"data\.stream_shards = 2 takes up to 0\.0 GB.*PATHCLIP_CACHE"):
+    with pytest.raises(UserError, match=r"data\.stream_shards = 2 takes up to 0\.\d MB .*PATHCLIP_CACHE"):
         loader(memory.url)
 
 

@@ -126,7 +126,7 @@ def test_dry_run_fetches_no_shard_and_tells_the_disk(
     assert 3.5 * largest < plan["disk_bytes"] <= 4 * largest
     assert not list(cache.rglob("*.tar"))
     people = CliRunner().invoke(app, [*run, f"data.dataset={memory.url}"])
-    assert "at most 0.00 GB of shards on this disk at a time" in people.stdout
+    assert " MB of shards on this disk at a time" in people.stdout
     with serve(data) as web:
         refused = CliRunner().invoke(
             app, [*run, f"data.dataset={web.url}/shards/train-{{000000..000007}}.tar"]
@@ -141,4 +141,4 @@ def test_people_are_told_what_was_streamed(memory: Store, data: Path, tmp_path: 
     path.write_text(to_toml(config(tmp_path / "run", put(memory, data), schedule={"steps": 3})))
     result = CliRunner().invoke(app, ["train", str(path)])
     assert result.exit_code == 0, result.output
-    assert "shards (0.0 GB) streamed; at most" in result.stdout
+    assert " MB) streamed; at most" in result.stdout

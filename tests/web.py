@@ -20,12 +20,14 @@ class Web:
         url: Of its folder.
         cut: Name -> how many of the next answers break off in the middle.
         refused: Name -> how many of the next answers are 503.
+        forbidden: Names that are answered with 403.
         asked: How often each name was asked for.
     """
 
     url: str = ""
     cut: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    forbidden: set[str] = field(default_factory=set)
     asked: Counter[str] = field(default_factory=Counter)
 
 
@@ -43,6 +45,8 @@ class _Handler(SimpleHTTPRequestHandler):
         if self.web.refused[name] > 0:
             self.web.refused[name] -= 1
             self.send_error(503)
+        elif name in self.web.forbidden:
+            self.send_error(403)
         else:
             super().do_GET()
 

@@ -26,7 +26,17 @@ from pathclip.core.extras import require
 from pathclip.core.files import strict_json
 from pathclip.core.progress import track
 
-__all__ = ["MANIFEST", "LocalFile", "Place", "Synced", "check_url", "local_place", "meant_url", "sync"]
+__all__ = [
+    "MANIFEST",
+    "LocalFile",
+    "Place",
+    "Synced",
+    "check_url",
+    "is_refusal",
+    "local_place",
+    "meant_url",
+    "sync",
+]
 
 MANIFEST = "published.json"
 SCHEMA = "pathclip.published/1"
@@ -117,6 +127,12 @@ def check_url(url: str) -> str:
             "fsspec's own settings"
         )
     return url
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a store was reached and said no, as a `Place` reports it."""
+    cause = error.__cause__
+    return isinstance(cause, PermissionError) or getattr(cause, "status", None) in (401, 403, 410)
 
 
 def local_place(url: str) -> Path | None:

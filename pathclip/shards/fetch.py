@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from pathclip.core.errors import FaultError, PathclipError, UserError
 from pathclip.core.files import atomic_path, sha256_file
+from pathclip.core.remote import is_refusal
 from pathclip.shards.rows import parse_idx, scan_tar
 from pathclip.shards.urls import Puller
 from pathclip.shards.write import ShardInfo, write_idx
@@ -84,10 +86,11 @@ def _checked(
 
 def _rows(puller: Puller, url: str, tar: Path, path: Path, index_url: str | None) -> np.ndarray:
     index = puller.read(index_url) if index_url else None
+    if index is not None:
+        with contextlib.suppress(UserError):  # a damaged one is made anew
+            return parse_idx(index, path.with_suffix(".idx"), path)
     try:
-        return (
-            scan_tar(tar, marked=True) if index is None else parse_idx(index, path.with_suffix(".idx"), path)
-        )
+        return scan_tar(tar, marked=True)
     except UserError as error:
         raise _UnfitError(f"{url}: no whole tar came: {str(error).rpartition(': ')[2]}") from None
 
@@ -104,6 +107,6 @@ def _reason(error: PathclipError, url: str, path: Path) -> str:
 
 def _attempts(error: PathclipError) -> int:
     """How often at most: a store may come back, a file that is not there hardly does."""
-    if isinstance(error.__cause__, FileNotFoundError | PermissionError):
+    if isinstance(error.__cause__, FileNotFoundError) or is_refusal(error):
         return 2
     return 3 if isinstance(error, _UnfitError) else len(DELAYS_S) + 1

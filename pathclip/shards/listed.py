@@ -13,6 +13,7 @@ from pathlib import Path
 from pathclip.core.errors import FaultError, UserError
 from pathclip.core.files import read_json, write_json
 from pathclip.core.progress import track
+from pathclip.core.remote import is_refusal
 from pathclip.shards.fetch import fetch_shard
 from pathclip.shards.mirror import CONNECTIONS, cache_folder, owned_folder
 from pathclip.shards.urls import PIPE, Puller, shard_name, shard_urls
@@ -124,7 +125,7 @@ def _sizes(puller: Puller, url: str) -> dict[str, int]:
     try:
         data = puller.read(url)
     except FaultError as error:
-        if isinstance(error.__cause__, PermissionError):  # how a store answers that may not be listed
+        if is_refusal(error):  # how a store says that nothing is there to those who may not list it
             return {}
         raise
     try:

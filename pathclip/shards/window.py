@@ -209,13 +209,14 @@ class ShardWindow:
 
     def _link(self, path: Path) -> bool:
         """Take a shard that another process of this machine holds; index first, as a tar says it is there."""
-        for other in self.base.glob(f"*/{path.parent.name}/{path.name}"):
+        path.parent.mkdir(exist_ok=True)
+        for folder in self.base.iterdir():
+            other = folder / path.parent.name / path.name
             try:
-                path.parent.mkdir(exist_ok=True)
                 path.with_suffix(".idx").unlink(missing_ok=True)
                 os.link(other.with_suffix(".idx"), path.with_suffix(".idx"))
                 os.link(other, path)
-            except OSError:  # dropped just now, or a file system without links
+            except OSError:  # it has none, dropped it just now, or cannot link
                 continue
             return True
         return False

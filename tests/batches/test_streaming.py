@@ -246,6 +246,20 @@ def test_a_connection_that_breaks_is_tried_again(
     assert "503" in caplog.text
 
 
+def test_a_server_that_refuses_is_asked_twice_and_one_without_sizes_may_refuse_them(web: Web) -> None:
+    web.forbidden = {"sizes.json", "train-000003.tar"}
+    with pytest.raises(LostShardError, match=r"train-000003\.tar: .*403.*given up at attempt 2"):
+        Dataset.open(listed(web), stream=True)
+    web.forbidden = {"sizes.json"}
+    assert Dataset.open(listed(web), stream=True).count("train") == COUNT
+
+
+def test_a_damaged_index_is_made_anew(memory: Store, data: Path, expected: list[Batch]) -> None:
+    put(memory, data)
+    memory.write("shards/train-000004.idx", b"PCIDX1")
+    assert same(take(loader(memory.url), 8), expected[:8])
+
+
 def test_a_server_that_stays_away_is_named(web: Web) -> None:
     web.cut["train-000003.tar"] = 99
     with pytest.raises(LostShardError, match=r"train-000003\.tar.*given up at attempt 8.*--resume"):

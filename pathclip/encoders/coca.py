@@ -27,8 +27,8 @@ DECODER_KEYS = frozenset(
         "heads",
         "layers",
         "ls_init_value",
-        "mlp_ratio",  # this and the rest stand in open_clip's configs, which build without them
-        "dim_head",
+        "mlp_ratio",
+        "dim_head",  # this and the rest stand in open_clip's configs and change nothing in it
         "n_queries",
         "attn_pooler_heads",
     )
@@ -53,20 +53,20 @@ def check_coca(model_cfg: dict[str, Any], place: str) -> None:
     for part in ("vision_cfg", "text_cfg"):
         if not model_cfg[part].get("output_tokens"):
             raise UserError(f"{place}: {part}.output_tokens must be true, the decoder works on them")
-    width = decoder.get("width", 512)
-    tokens = model_cfg["embed_dim"] if vision.get("attentional_pool") else vision.get("width", 768)
-    parts = (
-        ("text_cfg.width", text.get("width", 512), width),
-        ("embed_dim" if vision.get("attentional_pool") else "vision_cfg.width", tokens, width),
-        ("text_cfg.context_length", text.get("context_length", 77), decoder.get("context_length", 77)),
-        ("text_cfg.vocab_size", text.get("vocab_size", 49408), decoder.get("vocab_size", 49408)),
-        ("4", 4, decoder.get("mlp_ratio", 4)),
-    )
-    keys = ("width", "width", "context_length", "vocab_size", "mlp_ratio")
-    for key, (name, wanted, given) in zip(keys, parts, strict=True):
-        if given != wanted:
-            stated = f" ({wanted})" if name != str(wanted) else ""
-            raise UserError(f"{place}: multimodal_cfg.{key} is {given}; it must be {name}{stated}")
+    tokens = "embed_dim" if vision.get("attentional_pool") else "vision_cfg.width"
+    wanted = {
+        "text_cfg.width": (text.get("width", 512), "width"),
+        tokens: (vision.get("width", 768) if tokens != "embed_dim" else model_cfg["embed_dim"], "width"),
+        "text_cfg.context_length": (text.get("context_length", 77), "context_length"),
+        "text_cfg.vocab_size": (text.get("vocab_size", 49408), "vocab_size"),
+    }
+    defaults = {"width": 512, "context_length": 77, "vocab_size": 49408}
+    for name, (value, key) in wanted.items():
+        given = decoder.get(key, defaults[key])
+        if given != value:
+            raise UserError(f"{place}: multimodal_cfg.{key} is {given}; it must be {name} ({value})")
+    if decoder.get("mlp_ratio", 4) != 4:
+        raise UserError(f"{place}: multimodal_cfg.mlp_ratio must be 4, open_clip builds no other decoder")
 
 
 def build_coca(config: dict[str, Any]) -> nn.Module:

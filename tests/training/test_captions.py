@@ -91,7 +91,7 @@ def test_a_step_is_open_clips_coca_loss_forward_and_backward(config: TrainConfig
     found = gradients(run.model)
     assert found.keys() == expected.keys()
     for name in expected:
-        assert (found[name] - expected[name]).abs().max() <= 5e-6 * max(expected[name].abs().max(), 1e-3), (
+        assert (found[name] - expected[name]).abs().max() <= 2e-5 * max(expected[name].abs().max(), 1e-3), (
             name
         )
 
@@ -134,7 +134,7 @@ def test_a_cached_step_with_captions_equals_the_plain_one_with_dropout_on(
     found = gradients(model)
     assert found.keys() == expected.keys()
     for name in expected:
-        assert (found[name] - expected[name]).abs().max() <= 5e-6 * max(expected[name].abs().max(), 1e-3), (
+        assert (found[name] - expected[name]).abs().max() <= 2e-5 * max(expected[name].abs().max(), 1e-3), (
             name
         )
 

@@ -107,7 +107,7 @@ def test_a_preset_goes_by_its_name(config: Path) -> None:
     code, plan = invoke("tiny-cpu", "--set", "data.dataset=data", "--set", "batch.size=6", "--dry-run")
     assert code == 0
     assert plan["config"]["batch"]["augment"]["restain"] == 0.5
-    assert plan["steps"] == 12 * 48 // 6
+    assert plan["steps"] == 12 * 36 // 6
 
 
 def test_a_file_of_a_presets_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

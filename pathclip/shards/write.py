@@ -95,7 +95,7 @@ def _write_tar(handle: io.BufferedIOBase, samples: Iterable[Sample]) -> tuple[li
 
 def _header(name: str, size: int) -> bytes:
     """What `tarfile` writes before a member of this name and size, in a fraction of its time."""
-    named = name.encode("ascii")
+    named = name.encode()
     assert len(named) < MODE_AT, name
     assert size < 8**SIZE_DIGITS, size
     digits = b"%0*o" % (SIZE_DIGITS, size)

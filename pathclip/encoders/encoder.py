@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +17,13 @@ from torch import Tensor, nn
 from pathclip.core.errors import UserError
 from pathclip.core.files import sha256_file
 from pathclip.encoders.architecture import Architecture, build_clip, evaluation_transform, find_architecture
-from pathclip.encoders.cache import FeatureCache, describe_model, text_key
 from pathclip.encoders.coca import caption_nats
 from pathclip.encoders.feed import encode_pictures
 from pathclip.encoders.generate import GenerateConfig, Generated, generate
 from pathclip.encoders.onednn import pays, use_onednn
 from pathclip.encoders.short_text import encode_short, used_length
+from pathclip.encoders.source import Source
+from pathclip.encoders.texts import check_texts, encode_texts
 from pathclip.encoders.tokens import tokenizer_of
 from pathclip.encoders.towers import pooled_features
 
@@ -32,25 +32,6 @@ __all__ = ["DualEncoder", "Source", "create"]
 log = logging.getLogger("pathclip")
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Features = Literal["projected", "pooled"]
-
-
-@dataclass(slots=True)
-class Source:
-    """Where the weights came from.
-
-    Attributes:
-        pretrained: Hub name or path; None for weights drawn from a seed.
-        path: The weights file.
-        sha256: Its hash, computed when first asked for.
-        prompts: Prompts the model was trained or evaluated with, if its folder says so.
-        training: Training record, if its folder holds one.
-    """
-
-    pretrained: str | None = None
-    path: Path | None = None
-    sha256: str | None = None
-    prompts: Any = None
-    training: Any = None
 
 
 class DualEncoder(nn.Module):
@@ -245,7 +226,7 @@ class DualEncoder(nn.Module):
             UserError: If an item is no text.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        _check_texts(texts)
+        check_texts(texts)
         if not texts:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
         return tokenizer_of(self.architecture)(texts, context_length=self.context_length)
@@ -302,7 +283,6 @@ class DualEncoder(nn.Module):
             )
         return encoded
 
-    @torch.no_grad()
     def encode_text(
         self,
         texts: str | Sequence[str],
@@ -315,28 +295,7 @@ class DualEncoder(nn.Module):
 
         With ``cache``, a folder, they are kept there and found again by weights and text.
         """
-        if cache is not None:
-            return self._remembered_texts(texts, Path(cache), batch_size, normalize)
-        tokens = self.tokenize(texts)
-        if not len(tokens):
-            return torch.zeros(0, self.embed_dim)
-        with self.evaluating():
-            parts = [self.encode_tokens(part, normalize=normalize).cpu() for part in tokens.split(batch_size)]
-        return torch.cat(parts)
-
-    def _remembered_texts(
-        self, texts: str | Sequence[str], cache: Path, batch_size: int, normalize: bool
-    ) -> Tensor:
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        _check_texts(texts)
-        store = FeatureCache(cache, describe_model(self, "texts"))
-        keys = [text_key(text) for text in texts]
-        lacking = {key: text for key, text in zip(keys, texts, strict=True) if store.get(key) is None}
-        new = self.encode_text(list(lacking.values()), batch_size=batch_size, normalize=False)
-        store.add(list(lacking), list(new))
-        rows = [row for key in keys if (row := store.get(key)) is not None]
-        table = torch.stack(rows) if rows else torch.zeros(0, self.embed_dim)
-        return F.normalize(table, dim=-1) if normalize else table
+        return encode_texts(self, texts, batch_size=batch_size, normalize=normalize, cache=cache)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -403,12 +362,6 @@ def create(name: str | Path, *, seed: int = 0, **overrides: Any) -> DualEncoder:
     if overrides:
         architecture = architecture.overridden(**overrides)
     return DualEncoder(build_clip(architecture, seed=seed), architecture)
-
-
-def _check_texts(texts: Sequence[Any]) -> None:
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UserError(f"text {index} is {type(text).__name__}: {text!r:.60}; expected str")
 
 
 def _without_tokens(encoded: Tensor | tuple[Tensor, Tensor]) -> Tensor:

@@ -65,8 +65,10 @@ def check_coca(model_cfg: dict[str, Any], place: str) -> None:
         given = decoder.get(key, defaults[key])
         if given != value:
             raise UserError(f"{place}: multimodal_cfg.{key} is {given}; it must be {name} ({value})")
-    if decoder.get("mlp_ratio", 4) != 4:
-        raise UserError(f"{place}: multimodal_cfg.mlp_ratio must be 4, open_clip builds no other decoder")
+    if (ratio := decoder.get("mlp_ratio", 4)) != 4:
+        raise UserError(
+            f"{place}: multimodal_cfg.mlp_ratio is {ratio}; it must be 4, open_clip builds no other decoder"
+        )
 
 
 def build_coca(config: dict[str, Any]) -> nn.Module:

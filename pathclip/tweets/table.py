@@ -46,7 +46,6 @@ def csv_items(handle: IO[bytes], name: str) -> Items:
     Raises:
         UserError: If the header has neither image and caption nor id and text.
     """
-    csv.field_size_limit(MAX_FIELD)
     text = io.TextIOWrapper(handle, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
         yield from _csv_items(text, name)
@@ -57,7 +56,7 @@ def csv_items(handle: IO[bytes], name: str) -> Items:
 def _csv_items(text: io.TextIOWrapper, name: str) -> Items:
     header = text.readline(MAX_FIELD)
     delimiter = max(",;\t", key=header.count)
-    names = [n.strip().lower() for n in next(csv.reader([header], delimiter=delimiter), [])]
+    names = [n.strip().lower() for n in _next(csv.reader([header], delimiter=delimiter)) or []]
     make = _maker(names, name)
     lines = _Lines(text)
     reader = csv.reader(lines, delimiter=delimiter)
@@ -65,12 +64,12 @@ def _csv_items(text: io.TextIOWrapper, name: str) -> Items:
         first = reader.line_num + 2
         source = f"{name}:{first}"
         try:
-            values = next(reader)
-        except StopIteration:
-            return
+            values = _next(reader)
         except csv.Error as error:
             yield Fault("parse_error", f"{error} (lines {first} to {reader.line_num + 1})", source)
             continue
+        if values is None:
+            return
         if lines.too_long:
             yield Fault("line_too_long", f"{lines.too_long} characters; at most {MAX_FIELD}", source)
             lines.too_long = 0
@@ -80,6 +79,15 @@ def _csv_items(text: io.TextIOWrapper, name: str) -> Items:
             yield Fault("bad_row", f"{len(values)} values for {len(names)} columns", source)
         elif values:
             yield from make(dict(zip(names, values, strict=False)), source)
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    """The next row, None after the last; `csv`'s limit on a field is the process's, so it is given back."""
+    before = csv.field_size_limit(MAX_FIELD)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 class _Lines:

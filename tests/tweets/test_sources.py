@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -262,6 +263,16 @@ def test_an_open_quote_swallows_no_more_than_a_cell(tmp_path, monkeypatch):
     assert fault.code == "parse_error"
     assert "lines 2 to" in fault.detail
     assert len(found) > 300
+
+
+def test_what_others_allow_in_a_csv_stays(tmp_path):
+    (tmp_path / "a.csv").write_text("image,caption\na.jpg,Nevus\nb.jpg,Melanoma\n")
+    before = csv.field_size_limit(777)
+    try:
+        assert [row.image for row in items(tmp_path / "a.csv")] == ["a.jpg", "b.jpg"]
+        assert csv.field_size_limit() == 777
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_nesting_without_end_is_a_fault(tmp_path):

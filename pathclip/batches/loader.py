@@ -133,6 +133,13 @@ class ShardLoader:
                 )
         self.position = state["epoch"] * self.count + state["position"]
 
+    def captions(self, most: int) -> list[str]:
+        """All captions of at most so many samples, from all over the data; none where shards are streamed."""
+        if self.shards is not None:
+            return []
+        step = max(1, self.source.count // most)
+        return [text for i in range(0, self.source.count, step) for text in self.source.captions(i)]
+
     def read_features(self, features: FeatureStore) -> None:
         """From now on batches hold image features in the place of pictures."""
         self.source.features = features

@@ -141,7 +141,7 @@ class Source:
         self, reader: ShardReader, row: int, number: int, index: int, out: np.ndarray, on_cpu: str | None
     ) -> Item:
         record = _record(reader, row)
-        captions = [c["text"] for c in record.get("captions") or () if c.get("text", "").strip()]
+        captions = _captions(record)
         if not captions:
             raise BadImageError("it has no caption")
         drawn = 0
@@ -156,6 +156,13 @@ class Source:
             encoded = self._encoded(reader, row, view, index)
         key, positive = str(record["sample_id"]), record.get("positive_id")
         return Item(key, captions[drawn], stable_id(str(positive or key)), (), encoded, on_cpu)
+
+    def captions(self, index: int) -> list[str]:
+        """All captions of a sample; none where it cannot be read."""
+        try:
+            return _captions(_record(*self.locate(index)))
+        except (BadImageError, UserError):
+            return []
 
     def _encoded(self, reader: ShardReader, row: int, view: int, index: int) -> Encoded:
         """A picture as it is, with all that `decode` would do to it."""
@@ -231,6 +238,10 @@ def _checked_length(reader: ShardReader) -> int:
     if count:
         reader.jpg(0)
     return count
+
+
+def _captions(record: dict[str, Any]) -> list[str]:
+    return [c["text"] for c in record.get("captions") or () if c.get("text", "").strip()]
 
 
 def _record(reader: ShardReader, row: int) -> dict[str, Any]:

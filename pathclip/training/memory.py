@@ -40,7 +40,7 @@ def estimate_memory(model: DualEncoder, config: TrainConfig, loader: ShardLoader
     Args:
         model: In the CPU's memory.
         config: The run.
-        loader: Of the run; nothing is read from it.
+        loader: Of the run; some captions are read.
         ranks: Processes that share each batch.
 
     Raises:

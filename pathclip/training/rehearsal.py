@@ -30,6 +30,7 @@ from pathclip.training.world import World
 __all__ = ["rehearse"]
 
 log = logging.getLogger("pathclip")
+TEXTS_READ = 1024  # samples; how long texts get is known well enough from these
 HOLES = 1.25  # bytes held for one in use: malloc gives back what lies at an end; see tests/benchmarks/results
 UNKNOWN = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 READ = torch.ops.aten._local_scalar_dense.default  # what `item` comes to
@@ -45,12 +46,13 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
     Args:
         model: Stays as it is, and is not computed with.
         config: The run.
-        loader: Of the run; nothing is read from it.
+        loader: Of the run; some captions are read, to know how long they get.
         size: Samples of one process's batch.
 
     Raises:
         UserError: If the model does not run on such a batch.
     """
+    length = _text_length(model, config, loader)
     piece = -(-size // config.accumulation)
     pieces = min(config.accumulation, 2)  # the second is the higher: the gradients are there
     left_out, size = max(size - piece * pieces, 0), min(size, piece * pieces)
@@ -64,7 +66,7 @@ def rehearse(model: DualEncoder, config: TrainConfig, loader: ShardLoader, size:
                 with torch.no_grad(), towers_cast(config, torch.device("cpu")):
                     shell.encode_pixels(_pictures(model, CHUNK))
             trainer = Trainer(config, shell, loader, 2, World(0, 1, torch.device("cpu")))
-            trainer.batches = itertools.repeat(_batch(config, model, size))  # type: ignore[assignment]
+            trainer.batches = itertools.repeat(_batch(config, model, size, length))  # type: ignore[assignment]
             for _ in range(2):
                 trainer.take_step()
         except UNKNOWN as error:  # what a result's shape or a branch hangs on is not there
@@ -130,11 +132,17 @@ def _kept_bytes(config: TrainConfig, model: DualEncoder) -> int:
     return input_bytes(config, model) + 8 * model.context_length + 4 * 6 * model.embed_dim
 
 
-def _batch(config: TrainConfig, model: DualEncoder, size: int) -> Batch:
+def _text_length(model: DualEncoder, config: TrainConfig, loader: ShardLoader) -> int:
+    """T of a batch: of the longest caption among many; all that the model reads where that is unknown."""
+    texts = [] if config.compile else loader.captions(TEXTS_READ)
+    return model.trim_tokens(model.tokenize(texts)).shape[1] if texts else model.context_length
+
+
+def _batch(config: TrainConfig, model: DualEncoder, size: int, length: int) -> Batch:
     ids = torch.zeros(size, dtype=torch.int64)
     return Batch(
         images=torch.empty(size, model.embed_dim) if config.model.image_cache else _pictures(model, size),
-        tokens=torch.zeros(size, model.context_length, dtype=torch.int64),
+        tokens=torch.zeros(size, length, dtype=torch.int64),
         positive_ids=ids,
         caption_ids=ids,
         keys=[],

@@ -154,6 +154,15 @@ def test_any_caption_is_drawn_and_first_is_always_the_first(root: Path) -> None:
     assert drawn == first | {caption_id(f"An H&E image of {name}") for name in labels}
 
 
+def test_captions_are_read_from_all_over_the_data(root: Path) -> None:
+    stream = loader(root)
+    every = stream.captions(10**6)
+    assert len(every) >= stream.count
+    some = stream.captions(stream.count // 3)
+    assert len(every) // 4 < len(some) < len(every) // 2
+    assert set(some) <= set(every)
+
+
 def test_augmentation_does_not_change_which_captions_are_drawn(root: Path) -> None:
     plain = take(loader(root, augment=AugmentConfig.off()), 8)
     turned = take(loader(root), 8)

@@ -104,6 +104,24 @@ def test_pieces_checkpointing_and_half_precision_need_less(config: TrainConfig) 
     assert step_bytes(config, precision="bf16") < whole
 
 
+def test_texts_count_as_long_as_the_datas_longest(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(config)
+    loader = build_loader(config, open_datasets(config), model)
+    texts = loader.captions(1000)
+    lengths = [model.trim_tokens(model.tokenize(text)).shape[1] for text in texts]
+    assert 2 < max(lengths) < model.context_length
+
+    def told(captions: list[str]) -> int:
+        monkeypatch.setattr(loader, "captions", lambda most: captions)
+        return rehearse(model, config, loader, 32)
+
+    short, unknown = told(texts), told([])
+    assert short == told([texts[lengths.index(max(lengths))]]) < unknown
+    assert told(["gland " * 200]) == unknown  # cut at what the model reads
+
+
 def test_a_rehearsal_leaves_the_model_and_the_random_state_alone(config: TrainConfig) -> None:
     model = build_model(config)
     loader = build_loader(config, open_datasets(config), model)

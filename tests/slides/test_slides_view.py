@@ -196,31 +196,44 @@ def test_the_page_asks_for_tiles_in_view_and_lays_the_scores_over(
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+def off_by(shown: np.ndarray, slide: np.ndarray) -> float:
+    """The largest difference of a screenshot from the slide and from the colours laid over its two tiles."""
+    covered = np.abs(shown - (244, 245, 247)).max(axis=2) > 8  # all but the page's ground
+    across, down = np.flatnonzero(covered[300]), np.flatnonzero(covered[60:540, 400])
+    if not len(across) or not len(down):
+        return np.inf
+    zoom, left = len(across) / WIDTH, across[0]
+    upper = 60 + down[-1] + 1 - HEIGHT * zoom
+    tumour, fat, none = (0.45 * np.array(c) for c in ((230, 159, 0), (0, 114, 178), (0, 0, 0)))
+    places = {(128, 180): tumour, (350, 180): fat, (350, 400): none, (600, 180): none, (60, 480): none}
+    return max(
+        np.abs(
+            shown[round(upper + y * zoom), round(left + x * zoom)]
+            - slide[y, x] * (0.55 if colour.any() else 1)
+            - colour
+        ).max()
+        for (x, y), colour in places.items()
+    )
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_chromium_shows_the_slide_under_the_colours_of_its_tiles(
     picture: Path, scores: Path, tmp_path: Path
 ) -> None:
-    shot, side = tmp_path / "shot.png", (800, 600)
+    shot, found = tmp_path / "shot.png", np.inf
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb"]
-    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000"]
-    flags += [f"--window-size={side[0]},{side[1]}", f"--screenshot={shot}"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=800,600", f"--screenshot={shot}"]
     with Viewer([SlideInput("a", picture, mpp=0.5)], scores=scores) as viewer:
         url = f"http://127.0.0.1:{viewer.server.server_port}/0/"
-        subprocess.run([CHROMIUM, *flags, url], capture_output=True, check=True, timeout=120)
-    shown, slide = np.asarray(Image.open(shot).convert("RGB"), float), np.asarray(Image.open(picture), float)
-    covered = np.abs(shown - (244, 245, 247)).max(axis=2) > 8  # all but the page's ground
-    across, down = np.flatnonzero(covered[300]), np.flatnonzero(covered[60:540, side[0] // 2])
-    zoom, left = len(across) / WIDTH, across[0]
-    upper = 60 + down[-1] + 1 - HEIGHT * zoom
-
-    def pixel(x: int, y: int) -> np.ndarray:
-        return shown[round(upper + y * zoom), round(left + x * zoom)]
-
-    fat, tumour = np.array([0, 114, 178]), np.array([230, 159, 0])
-    for x, y, colour in ((128, 180, tumour), (350, 180, fat)):
-        assert np.abs(pixel(x, y) - 0.55 * slide[y, x] - 0.45 * colour).max() < 6
-    for x, y in ((350, 400), (600, 180), (60, 480)):  # no tile lies there
-        assert np.abs(pixel(x, y) - slide[y, x]).max() < 6
+        for wait_ms in (4_000, 16_000, 64_000, 256_000):  # by the page's own clock: a busy machine needs more
+            command = [CHROMIUM, *flags, f"--virtual-time-budget={wait_ms}", url]
+            subprocess.run(command, capture_output=True, check=True, timeout=120)
+            found = off_by(
+                np.asarray(Image.open(shot).convert("RGB"), float), np.asarray(Image.open(picture), float)
+            )
+            if found < 6:
+                break
+    assert found < 6
 
 
 def test_mistakes_are_named(picture: Path, tmp_path: Path) -> None:

@@ -120,8 +120,8 @@ def test_tokens_behind_the_longest_caption_are_left_out_and_nothing_else_changes
     lengths = lengths_of_tokens(monkeypatch)
     assert losses(train(config).run) == pytest.approx(losses(whole.run), rel=1e-4)
     full = TINY_MODEL["model_cfg"]["text_cfg"]["context_length"]
-    assert full in lengths  # the memory estimate takes two steps of full length
-    assert 0 < min(lengths) < full
+    assert min(lengths) > 0
+    assert max(lengths) < full  # in the memory estimate's two steps too
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # raised while torch traces

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["columns", "plain"]
+if TYPE_CHECKING:
+    from pathclip.encoders import BadPicture
+
+__all__ = ["columns", "how_it_ended", "plain"]
 
 
 def plain(line: str, style: str = "") -> Any:
@@ -24,3 +28,10 @@ def columns(rows: Sequence[Sequence[str]], *, header: Sequence[str] = ()) -> lis
     ]
     styled = ["bold" if header and index == 0 else "" for index in range(len(lines))]
     return [plain(line.rstrip(), style) for line, style in zip(lines, styled, strict=True)]
+
+
+def how_it_ended(bad: Sequence[BadPicture], out: Path | None) -> list[Any]:
+    """The pictures that could not be read, each with its reason, and where the files are."""
+    lines = [plain(f"{len(bad)} could not be read:", "red")] if bad else []
+    lines += [plain(f"  {item.name}: {item.reason}") for item in bad]
+    return lines if out is None else [*lines, plain(f"written to {out}")]

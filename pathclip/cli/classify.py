@@ -103,7 +103,7 @@ def as_data(result: ZeroShotResult, prompts: str, out: Path | None) -> dict[str,
 
 def as_text(result: ZeroShotResult, out: Path | None) -> list[Any]:
     """What a person sees: a row per picture, then the sums."""
-    from pathclip.cli._text import columns, plain
+    from pathclip.cli._text import columns, how_it_ended, plain
 
     shown = [index for index, label in enumerate(result.labels) if label is not None][:ROWS_ON_SCREEN]
     rows = []
@@ -117,12 +117,7 @@ def as_text(result: ZeroShotResult, out: Path | None) -> list[Any]:
         text.append(f"... and {good - len(shown)} more{'' if out else ' (--out DIR writes them all)'}")
     sums = ", ".join(f"{label} {count}" for label, count in counts(result).items())
     text.append(plain(f"{good} pictures: {sums}" if good else "no picture could be read", "bold"))
-    if result.bad:
-        text.append(plain(f"{len(result.bad)} could not be read:", "red"))
-        text += [plain(f"  {item.name}: {item.reason}") for item in result.bad]
-    if out is not None:
-        text.append(plain(f"written to {out}"))
-    return text
+    return text + how_it_ended(result.bad, out)
 
 
 def counts(result: ZeroShotResult) -> dict[str, int]:

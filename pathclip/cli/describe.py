@@ -68,7 +68,7 @@ def as_data(result: Descriptions, out: Path | None) -> dict[str, Any]:
 
 def as_text(result: Descriptions, out: Path | None) -> list[Any]:
     """What a person sees: a row per picture, then what they are worth."""
-    from pathclip.cli._text import columns, plain
+    from pathclip.cli._text import columns, how_it_ended, plain
 
     good = [(row["image"], row["text"]) for row in result.rows() if row["reason"] is None]
     text = columns(good[:ROWS_ON_SCREEN], header=("picture", "generated text")) if good else []
@@ -78,9 +78,4 @@ def as_text(result: Descriptions, out: Path | None) -> list[Any]:
         )
     sums = f"{len(good)} pictures put into words" if good else "no picture could be read"
     text.append(plain(f"{sums}; made up by a model: no diagnosis", "bold"))
-    if result.bad:
-        text.append(plain(f"{len(result.bad)} could not be read:", "red"))
-        text += [plain(f"  {item.name}: {item.reason}") for item in result.bad]
-    if out is not None:
-        text.append(plain(f"written to {out}"))
-    return text
+    return text + how_it_ended(result.bad, out)
